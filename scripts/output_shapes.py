@@ -9,10 +9,11 @@ from typing import Any, Literal, TypedDict
 
 from broker.access.models import AccessTokenView, CreatedAccessToken, OperatorCertificateView
 from broker.contract.artifacts import Artifact
-from broker.contract.messages import JournalMark, JsonObject, RunningProgress
+from broker.contract.messages import JsonObject, RunningProgress
 from broker.fleet.enrolment_models import CreatedEnrolmentToken, EnrolmentTokenView, EnrolmentView
 from broker.fleet.explanation import CommandTimeline
 from broker.fleet.models import AgentView, CommandView, EventView, GroupView, OperationView
+from broker.fleet.report_models import AuditVerdict
 
 __all__ = ["OUTPUTS", "ErrorLine"]
 
@@ -357,31 +358,6 @@ class ActiveResponse(TypedDict):
     command_id: Id
     state: str
     reverses_at: datetime
-
-
-class AuditDifference(TypedDict):
-    """Where journal and ledger disagree."""
-
-    number: int
-    message: str
-    at: datetime | None
-    command_id: Id | None
-    code: str
-
-
-class AuditVerdict(TypedDict):
-    """An agent's journal compared with the ledger; at most 100 differences of `difference_count`."""
-
-    agent: str
-    agrees: bool
-    differences: list[AuditDifference]
-    difference_count: int
-    notes: list[str]
-    entries: int
-    commands: int
-    since: datetime | None
-    until: datetime | None
-    head: JournalMark
 
 
 class CommandType(TypedDict):

@@ -24,6 +24,7 @@ from broker.access.foreign_log_in import ForeignLogIn
 from broker.access.operator_certificates import OperatorCertificateStore
 from broker.access.sessions import SessionStore
 from broker.api.access import Access
+from broker.api.audits import Audits
 from broker.api.changes import Requests
 from broker.api.checkup import Checkup
 from broker.api.counting import api_counts
@@ -39,6 +40,7 @@ from broker.api.pulse import Pulse
 from broker.api.rate_limit import DEFAULT_RATE, Rate, RateLimit, RateLimited
 from broker.api.routes.access_tokens import access_tokens_router
 from broker.api.routes.agents import agents_router
+from broker.api.routes.audits import audits_router
 from broker.api.routes.blobs import blobs_router
 from broker.api.routes.commands import commands_router
 from broker.api.routes.enrolment_tokens import enrolment_tokens_router
@@ -102,6 +104,7 @@ def api_app(
     certificates = OperatorCertificateStore(database, now=now, listed=listed)
     sessions = SessionStore(database, now=now)
     access = Access(Authentication(tokens, certificates, sessions, foreign), *rates)
+    audits = Audits(ledger, requests)
     checkup = Checkup(installation, now=now, monotonic=monotonic)
     enrolling = Enrolling(database, installation, now=now)
     counts = api_counts(monotonic)
@@ -117,6 +120,7 @@ def api_app(
     def end_waits() -> None:
         pulse.end()
         streams.end()
+        audits.end()
 
     app = FastAPI(
         title="Agent command manager",
@@ -139,6 +143,7 @@ def api_app(
     app.include_router(operations_router(requests, access, shapes, pulse))
     app.include_router(agents_router(requests, access, shapes))
     app.include_router(reports_router(requests, checkup, access, shapes))
+    app.include_router(audits_router(requests, audits, access, shapes))
     app.include_router(blobs_router(requests, ledger.blobs, access, shapes))
     app.include_router(enrolment_tokens_router(requests, enrolling, access, shapes))
     app.include_router(enrolments_router(requests, enrolling, access, shapes))

@@ -25,6 +25,7 @@ _MEANINGS = {
     413: "The body is too long.",
     416: "The blob has none of these bytes.",
     422: "The Idempotency-Key was used for another request.",
+    424: "The agent has not answered in time, or with an error, or its journal cannot be read.",
     429: "The principal has sent too many requests; `Retry-After` says when to try again, in seconds.",
     501: "The API, as it is configured, has not what this needs, such as the authority.",
     503: "The ledger, or the issuer of the token, cannot be used now; try again later.",

@@ -1,24 +1,22 @@
 """acm audit: compares an agent's journal with the ledger."""
 
-from dataclasses import asdict
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
 
-from broker.audit.comparison import Verdict, compare
-from broker.audit.request import request_audit
+from broker.cli.documents import document_of
 from broker.cli.options import WaitCommand
 from broker.cli.progress import AwaitedCommand, status_line, tell_of_wait
 from broker.cli.session import LEDGER, Session, with_session
 from broker.console.output import literal, second
-from broker.contract.messages import JsonObject
 from broker.durations import parse_duration
 from broker.errors import BrokerError
-from broker.fleet.targets import check_known
-from broker.ledger.commands import LedgerRow
-from broker.ledger.waiting import Wait, waiting
-from broker.text import counted, rfc3339
+from broker.fleet.models import CommandView
+from broker.fleet.report_models import AuditVerdict
+from broker.text import counted
 
 __all__ = [
     "AuditDiffers",
@@ -26,7 +24,7 @@ __all__ = [
 ]
 
 
-_MAX_SHOWN, _MAX_IN_JSON = 20, 100
+_MAX_SHOWN = 20
 app = typer.Typer(no_args_is_help=True)
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="Name of the agent. It must be online.")]
 AuditWaitOption = Annotated[
@@ -49,69 +47,45 @@ class AuditDiffers(BrokerError):
 
 
 @app.command(cls=WaitCommand, epilog="Example: acm audit verify web-01 --wait 2m --json")
-@with_session(LEDGER)
+@with_session(LEDGER, over_api=True)
 def verify(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Fetch an agent's journal, compare it with the ledger, and show the differences."""
-    audits = session.ledger.audits
-    with waiting(session.database, wait or _DEFAULT_WAIT_S, session.tell) as within:
-        verdict, requests = _audit(session, agent, within)
-        if not verdict.differences:
-            within.call(lambda: audits.mark_verified(agent, verdict.head))
-            within.call(lambda: audits.drop_pages(requests))
-    session.show(_json(agent, verdict), _view(agent, verdict))
-    if verdict.differences:
+    with _shown_waits(session) as seen:
+        verdict = session.journal_audits.verify_journal(agent, wait or _DEFAULT_WAIT_S, seen)
+    session.show(document_of(verdict), _view(verdict))
+    if not verdict.agrees:
         raise AuditDiffers(verdict.differences[0].message)
 
 
 @app.command(cls=WaitCommand, epilog="Example: acm audit accept web-01")
-@with_session(LEDGER)
+@with_session(LEDGER, over_api=True)
 def accept(session: Session, agent: Agent, wait: AuditWaitOption = None) -> None:
     """Accept an agent's journal as it is: show the differences up to now, and do not report them again."""
-    audits = session.ledger.audits
-    with waiting(session.database, wait or _DEFAULT_WAIT_S, session.tell) as within:
-        verdict, requests = _audit(session, agent, within)
-        within.call(lambda: audits.accept(agent, verdict.head))
-        within.call(lambda: audits.drop_pages(requests))
-    session.show(_json(agent, verdict), _view(agent, verdict))
+    with _shown_waits(session) as seen:
+        verdict = session.journal_audits.accept_journal(agent, wait or _DEFAULT_WAIT_S, seen)
+    session.show(document_of(verdict), _view(verdict))
 
 
-def _audit(session: Session, agent: str, wait: Wait) -> tuple[Verdict, tuple[str, ...]]:
-    check_known(session.ledger, [agent], can_allow=False)
+@contextlib.contextmanager
+def _shown_waits(session: Session) -> Iterator[Callable[[CommandView], None]]:
     named: set[str] = set()
     with status_line(quiet=session.printer.for_programs) as show_state:
 
-        def show(row: LedgerRow) -> None:
-            if row.command.id not in named:
-                named.add(row.command.id)
-                tell_of_wait("command", row.command.id)
-            show_state(AwaitedCommand(row.command.type, row.agent, row.state))
+        def show(command: CommandView) -> None:
+            if command.id not in named:
+                named.add(command.id)
+                tell_of_wait("command", command.id)
+            show_state(AwaitedCommand(command.type, command.agent, command.state))
 
-        journal, side = request_audit(session.ledger, agent, session.origin, wait, show)
-    return compare(journal, side), side.requests
-
-
-def _json(agent: str, verdict: Verdict) -> JsonObject:
-    differences = verdict.differences[:_MAX_IN_JSON]
-    return {
-        "agent": agent,
-        "agrees": not verdict.differences,
-        "differences": [{**asdict(difference), "at": rfc3339(difference.at)} for difference in differences],
-        "difference_count": len(verdict.differences),
-        "notes": list(verdict.notes),
-        "entries": verdict.entries,
-        "commands": verdict.commands,
-        "since": rfc3339(verdict.since),
-        "until": rfc3339(verdict.until),
-        "head": asdict(verdict.head),
-    }
+        yield show
 
 
-def _view(agent: str, verdict: Verdict) -> RenderableType:
-    differences = verdict.differences
-    count = counted(len(differences), "difference") if differences else "it agrees with the ledger"
+def _view(verdict: AuditVerdict) -> RenderableType:
+    differing = verdict.difference_count
+    count = counted(differing, "difference") if differing else "it agrees with the ledger"
     since, until = second(verdict.since) or "?", second(verdict.until) or "?"
     entries, commands = counted(verdict.entries, "entry", "entries"), counted(verdict.commands, "command")
-    lines = [f"The journal of {agent}: {entries} on {commands}, {since} to {until} UTC: {count}."]
-    lines += [f"  {difference.message}" for difference in differences[:_MAX_SHOWN]]
+    lines = [f"The journal of {verdict.agent}: {entries} on {commands}, {since} to {until} UTC: {count}."]
+    lines += [f"  {difference.message}" for difference in verdict.differences[:_MAX_SHOWN]]
     lines += [f"  note: {note}" for note in verdict.notes]
     return Group(*map(literal, lines))

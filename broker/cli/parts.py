@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from broker.access.port import AccessTokens, OperatorCertificates
     from broker.client.client import Client
     from broker.enrolment.store import EnrolmentStore
+    from broker.fleet.audit_port import JournalAudits
     from broker.fleet.blob_port import StoredBlobs
     from broker.fleet.enrolment_port import Enrolments
     from broker.fleet.key_port import SigningKeyList
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from broker.ledger.clock import LedgerClock
     from broker.ledger.database import Database
     from broker.ledger.ledger import Ledger
+    from broker.ledger.waiting import Wait
     from broker.pki.authority import CertificateAuthority
     from broker.signing.key_store import SigningKeyStore
 
@@ -162,6 +164,19 @@ class Parts:
         from broker.access.operator_certificates import OperatorCertificateStore
 
         return LedgerOperatorCertificates(OperatorCertificateStore(self.database, now=self.clock))
+
+    @cached_property
+    def journal_audits(self) -> "JournalAudits":
+        """The comparisons of agents' journals with the ledger; raises LedgerError."""
+        if self.is_over_api:
+            return self._client
+        from broker.audit.audits_on_ledger import LedgerAudits
+        from broker.ledger.waiting import waiting
+
+        def wait(wait_s: float) -> "Wait":
+            return self._stack.enter_context(waiting(self.database, wait_s, self.tell))
+
+        return LedgerAudits(self.ledger, self.origin, wait=wait)
 
     def diagnosis(self) -> "Diagnosis":
         """Return what the doctor finds on the machine of the API that is named."""

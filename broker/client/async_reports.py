@@ -1,12 +1,13 @@
 """The asynchronous calls about reports on the fleet; they differ in `async` and `await` alone."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TypeVar
 
 from broker.client import report_calls
 from broker.client.calls import Call
-from broker.fleet.models import PageOf
-from broker.fleet.report_models import AuditState, Diagnosis, FleetSummary, UnmatchedResultView
+from broker.fleet.models import CommandView, PageOf
+from broker.fleet.report_models import AuditState, AuditVerdict, Diagnosis, FleetSummary, UnmatchedResultView
 
 __all__ = [
     "AsyncReportClient",
@@ -32,6 +33,18 @@ class AsyncReportClient(ABC):
     async def audit_state(self, agent: str) -> AuditState:
         """Return how far the journal of an agent was verified."""
         return await self._do(report_calls.for_audit_state(agent))
+
+    async def verify_journal(
+        self, agent: str, wait_s: float = 60.0, seen: Callable[[CommandView], None] | None = None
+    ) -> AuditVerdict:
+        """Compare the journal of an agent with the ledger, within so many seconds; `seen` is not called."""
+        return await self._do(report_calls.to_audit(agent, "verify", wait_s))
+
+    async def accept_journal(
+        self, agent: str, wait_s: float = 60.0, seen: Callable[[CommandView], None] | None = None
+    ) -> AuditVerdict:
+        """Compare the journal likewise, and report the differences up to here never again."""
+        return await self._do(report_calls.to_audit(agent, "accept", wait_s))
 
     async def diagnosis(self) -> Diagnosis:
         """Return what the doctor finds on the machine of the API, within 20 seconds."""

@@ -4,13 +4,14 @@ from urllib.parse import quote
 
 from broker.client.calls import Call, given_parameters
 from broker.fleet.models import PageOf
-from broker.fleet.report_models import AuditState, Diagnosis, FleetSummary, UnmatchedResultView
+from broker.fleet.report_models import AuditState, AuditVerdict, Diagnosis, FleetSummary, UnmatchedResultView
 
 __all__ = [
     "for_audit_state",
     "for_diagnosis",
     "for_summary",
     "for_unmatched",
+    "to_audit",
 ]
 
 
@@ -28,6 +29,12 @@ def for_unmatched(agent: str | None, cursor: str | None, limit: int) -> Call[Pag
 def for_audit_state(agent: str) -> Call[AuditState]:
     """Return the call for how far the journal of an agent was verified."""
     return Call("GET", f"/v1/agents/{quote(agent, safe='')}/audit", AuditState)
+
+
+def to_audit(agent: str, action: str, wait_s: float) -> Call[AuditVerdict]:
+    """Return the call that compares the journal of an agent, to verify or to accept it."""
+    path = f"/v1/agents/{quote(agent, safe='')}/audit/{action}"
+    return Call("POST", path, AuditVerdict, given_parameters({"wait_s": wait_s}))
 
 
 def for_diagnosis() -> Call[Diagnosis]:

@@ -10,7 +10,9 @@ from broker.fleet.described import says
 from broker.system.findings import Level
 
 __all__ = [
+    "AuditDifference",
     "AuditState",
+    "AuditVerdict",
     "Diagnosis",
     "FindingView",
     "FleetSummary",
@@ -74,6 +76,33 @@ class AuditState:
     verified: Annotated[JournalPlace | None, says("Up to where it was verified last; null: never.")]
     verified_at: Annotated[datetime | None, says("When that was.")]
     accepted: Annotated[JournalPlace | None, says("Up to where an operator has accepted the differences.")]
+
+
+@dataclass(frozen=True)
+class AuditDifference:
+    """Where an agent's journal and the ledger disagree."""
+
+    number: Annotated[int, says("The number of the journal's entry.", 42)]
+    message: Annotated[str, says("What differs, as a sentence.")]
+    at: Annotated[datetime | None, says("The time of the entry, by the agent's clock.")]
+    command_id: Annotated[str | None, says("The command that it is about.")]
+    code: Annotated[str, says("A stable code.", "other_result")]
+
+
+@dataclass(frozen=True)
+class AuditVerdict:
+    """An agent's journal, as it was fetched, compared with the ledger."""
+
+    agent: Annotated[str, says("The agent.", "web-01")]
+    agrees: Annotated[bool, says("Whether there is no difference.")]
+    differences: Annotated[tuple[AuditDifference, ...], says("The first 100 differences, in the journal's order.")]
+    difference_count: Annotated[int, says("How many there are.", 0)]
+    notes: Annotated[tuple[str, ...], says("What is no difference, but worth knowing.")]
+    entries: Annotated[int, says("How many entries the journal has.", 42)]
+    commands: Annotated[int, says("Of how many commands.", 9)]
+    since: Annotated[datetime | None, says("The time of the first entry.")]
+    until: Annotated[datetime | None, says("The time of the last one.")]
+    head: Annotated[JournalPlace, says("The end of the journal.")]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from broker.contract.journal import command_sha256
 from broker.contract.messages import Command, JournalMark, SequenceNumber
 from broker.contract.states import ErrorCode, Outcome
+from broker.ledger.also import Also, nothing_else
 from broker.ledger.damage import decoded, state_in
 from broker.ledger.database import Database
 from broker.ledger.failures import retry_conflicts
@@ -125,14 +126,14 @@ class AuditStore:
             accepted = JournalMark(audit.accepted_number, audit.accepted_hash)
         return Verified(JournalMark(audit.number, audit.hash), utc(audit.verified_at), accepted)
 
-    def mark_verified(self, agent: str, head: JournalMark) -> None:
-        """Store that the journal agrees with the ledger up to this mark."""
-        self._save(agent, {"number": head.number, "hash": head.hash})
+    def mark_verified(self, agent: str, head: JournalMark, also: Also[str] = nothing_else) -> None:
+        """Store that the journal agrees with the ledger up to this mark. `also` gets the agent, in this transaction."""
+        self._save(agent, {"number": head.number, "hash": head.hash}, also)
 
-    def accept(self, agent: str, head: JournalMark) -> None:
-        """Store that the user accepts the journal as it is up to this mark."""
+    def accept(self, agent: str, head: JournalMark, also: Also[str] = nothing_else) -> None:
+        """Store that the user accepts the journal as it is up to this mark. `also` is as above."""
         accepted = {"accepted_number": head.number, "accepted_hash": head.hash}
-        self._save(agent, {"number": head.number, "hash": head.hash, **accepted})
+        self._save(agent, {"number": head.number, "hash": head.hash, **accepted}, also)
 
     def drop_pages(self, command_ids: Iterable[str]) -> None:
         """Remove the journal from the results of these commands: it was compared, and has up to 4 MiB."""
@@ -149,10 +150,11 @@ class AuditStore:
                 connection.execute(COMMANDS.update().where(is_command).values(result=kept))
 
     @retry_conflicts
-    def _save(self, agent: str, values: dict[str, Any]) -> None:
+    def _save(self, agent: str, values: dict[str, Any], also: Also[str]) -> None:
         values["verified_at"] = self._now().timestamp()
         with self._transaction() as connection:
             replace_row(connection, AUDITS, {"agent": agent, **values})
+            also(connection, agent)
 
 
 def _known_pruned(row: sa.Row[Any]) -> KnownCommand:

@@ -35,18 +35,25 @@ _LAST_ANSWER_S = 3.0  # for what was asked just before the end of a wait
 class Wait:
     """At most `wait_s` seconds for results. What is read meanwhile is read again while the database is unavailable.
 
-    `on_outage` is called with the reason when the database becomes unavailable.
+    `on_outage` is called with the reason when the database becomes unavailable. It ends early, within a second, once
+    `is_over` says so.
     """
 
-    def __init__(self, wait_s: float, on_outage: Callable[[DatabaseUnavailable], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        wait_s: float,
+        on_outage: Callable[[DatabaseUnavailable], None] = lambda _: None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.wait_s = wait_s
+        self._is_over = is_over
         self._end = monotonic() + wait_s
         self._on_outage = on_outage
 
     @property
     def left_s(self) -> float:
         """How many seconds are left; 0 once it is over."""
-        return max(0.0, self._end - monotonic())
+        return 0.0 if self._is_over() else max(0.0, self._end - monotonic())
 
     def call(self, call: Callable[[], _Read]) -> _Read:
         """Return what `call` returns. Raises WaitTimeout if the database is still unavailable at the end."""

@@ -1,4 +1,4 @@
-"""/v1/summary, /v1/unmatched-results, /v1/doctor and the audit of an agent: reports on the fleet."""
+"""/v1/summary, /v1/unmatched-results and /v1/doctor: reports on the fleet."""
 
 from typing import Annotated
 
@@ -11,9 +11,8 @@ from broker.api.changes import Requests
 from broker.api.checkup import Checkup
 from broker.api.documented import Shapes, json_response, problems
 from broker.api.lists import Cursor, Limit
-from broker.api.names import AgentName
 from broker.fleet.models import PageOf, Role
-from broker.fleet.report_models import AuditState, Diagnosis, FleetSummary, UnmatchedResultView
+from broker.fleet.report_models import Diagnosis, FleetSummary, UnmatchedResultView
 
 __all__ = [
     "reports_router",
@@ -46,16 +45,6 @@ def reports_router(requests: Requests, checkup: Checkup, access: Access, shapes:
         A page may have fewer than `limit`, also none, while `next` is there.
         """
         return json_response(requests.reports(who).unmatched(agent=agent, cursor=cursor, limit=limit))
-
-    @router.get(
-        "/agents/{name}/audit", responses=shapes.returned(AuditState, "How far it was verified.") | problems(404)
-    )
-    def audit_state(
-        who: viewer,
-        name: AgentName,
-    ) -> Response:
-        """Show how far the agent's audit journal was compared with the ledger, by `acm audit verify`."""
-        return json_response(requests.reports(who).audit_state(name))
 
     @router.get("/doctor", responses=shapes.returned(Diagnosis, "What was found.") | problems(501))
     def doctor(who: admin) -> Response:

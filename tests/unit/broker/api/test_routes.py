@@ -202,6 +202,8 @@ def test_what_is_of_the_whole_fleet_is_not_for_a_principal_with_groups(api: Runn
         ("GET", "/v1/access-tokens", Role.ADMIN),
         ("POST", "/v1/access-tokens", Role.ADMIN),
         ("POST", "/v1/access-tokens/x/revoke", Role.ADMIN),
+        ("POST", "/v1/agents/x/audit/verify", Role.ADMIN),
+        ("POST", "/v1/agents/x/audit/accept", Role.ADMIN),
         ("GET", "/v1/operator-certificates", Role.ADMIN),
         ("POST", "/v1/operator-certificates/x/revoke", Role.ADMIN),
         ("GET", "/v1/ids", Role.VIEWER),

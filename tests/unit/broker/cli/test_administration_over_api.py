@@ -10,7 +10,8 @@ import pytest
 
 from broker.app.factories import open_database
 from broker.cli.exit_codes import AcmExitCode
-from broker.contract.messages import PendingReversal, Status
+from broker.contract.commands.get_audit_journal import GetAuditJournalData
+from broker.contract.messages import JournalMark, PendingReversal, Status
 from broker.doctor.access import WRITES
 from broker.fleet.models import Role
 from broker.ledger.blob_errors import MAX_BLOB_BYTES
@@ -18,7 +19,9 @@ from broker.ledger.ledger import Ledger
 from broker.system.checkup import Check
 from broker.system.findings import NOT_CHECKED, ok
 from tests.support.api import RunningApi, running_api
+from tests.support.audited import answering_audits, honest_journal
 from tests.support.enrolled import Registrar
+from tests.support.journals import chained
 from tests.support.makers import result
 from tests.support.places import MachineClock, Place
 from tests.support.recorded import record_feedback, record_status
@@ -212,6 +215,46 @@ def test_access_token_is_created_used_and_revoked(place: Place, api: RunningApi)
     assert bob.acm("agents").exit_code == AcmExitCode.ACCESS_DENIED
     told = place.acm("api", "token", "create", "carol", "--role", "admin")
     assert (told.stdout.startswith("acm_"), "For carol, as admin, until" in told.stderr) == (True, True)
+
+
+def test_journal_that_agrees_is_verified(place: Place, api: RunningApi, url: str) -> None:
+    with answering_audits(url, "web-01", honest_journal):
+        verified = place.acm("audit", "verify", "web-01", "--json")
+    assert (verified.exit_code, verified.json["agrees"], verified.json["entries"]) == (0, True, 2)
+    head = api.ledger.audits.verified("web-01")
+    assert head is not None
+    assert head.head.number == verified.json["head"]["number"] == 2
+    (request,) = api.ledger.commands()
+    assert (request.result or {}).get("data") is None, "a verified page is dropped"
+
+
+def test_journal_that_differs_is_reported_until_it_is_accepted(place: Place, api: RunningApi, url: str) -> None:
+    forged = chained([{"number": 1, "at": "2026-01-01T00:00:00Z", "opened": {"store_generation": "g"}}])
+    with answering_audits(url, "web-01", lambda _: forged):
+        differs = place.acm("audit", "verify", "web-01")
+        assert (differs.exit_code, differs.code) == (AcmExitCode.AUDIT_DIFFERS, "audit_differs")
+        assert differs.stdout.startswith("The journal of web-01: 1 entry on 0 commands, ")
+        assert api.ledger.audits.verified("web-01") is None
+        accepted = place.acm("audit", "accept", "web-01", "--json")
+    assert (accepted.exit_code, accepted.json["difference_count"]) == (0, 2)
+    verified = api.ledger.audits.verified("web-01")
+    assert verified is not None
+    assert verified.accepted == verified.head
+
+
+def test_audit_that_cannot_be_made_ends_with_the_same_code(place: Place, url: str) -> None:
+    unknown = place.acm("audit", "verify", "web-1")
+    assert (unknown.exit_code, unknown.code, "Did you mean" in unknown.message) == (
+        AcmExitCode.UNKNOWN_AGENT,
+        "unknown_agent",
+        True,
+    )
+    late = place.acm("audit", "verify", "web-01", "--wait", "0.1")
+    assert (late.exit_code, late.code) == (AcmExitCode.WAIT_TIMEOUT, "wait_timeout")
+    unreadable = GetAuditJournalData(JournalMark(-1, "x"), JournalMark(1, "x"), ())
+    with answering_audits(url, "web-01", lambda _: unreadable):
+        broken = place.acm("audit", "accept", "web-01")
+    assert (broken.exit_code, broken.code) == (AcmExitCode.FAILURE, "malformed")
 
 
 @pytest.mark.usefixtures("registrar")

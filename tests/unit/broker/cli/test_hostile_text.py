@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import structlog
 import typer
@@ -25,13 +23,13 @@ from broker.contract.states import ErrorCode, FeedbackKind, Outcome
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from broker.ledger.refused_messages import UnstoredMessage
-from broker.ledger.tables import CommandState
 from broker.system.logging import configure_logs
 from consumer.cli import main as agent_cli
 from consumer.store.opening import open_store
+from tests.support.audited import answering_audits
 from tests.support.cli import commands_of
 from tests.support.journals import chained
-from tests.support.makers import command, result
+from tests.support.makers import command
 from tests.support.recorded import record_feedback, record_status
 
 MARKUP = "[bold red]MARK"
@@ -147,24 +145,11 @@ def run(url: str) -> Callable[..., str]:
 @pytest.fixture
 def answering(url: str, ids: dict[str, str]) -> Iterator[None]:
     """Let web-01 answer each get-audit-journal with a hostile journal."""
-    stopped = threading.Event()
     entry = {"number": 1, "at": "2026-01-01T00:00:00Z", "opened": {"store_generation": EVIL, "message": EVIL}}
     evil = {"id": EVIL, "type": EVIL, "sha256": "0" * 64}
-    journal = msgspec.to_builtins(chained([{**entry, "accepted": [evil], "begun": [EVIL], "deleted": [EVIL]}]))
-    thread = threading.Thread(target=answer, args=(url, journal, stopped))
-    thread.start()
-    yield
-    stopped.set()
-    thread.join()
-
-
-def answer(url: str, journal: dict[str, Any], stopped: threading.Event) -> None:
-    ledger = Ledger(open_database(url), now=lambda: datetime.now(UTC))
-    while not stopped.wait(0.02):
-        for row in ledger.commands("web-01", CommandState.QUEUED):
-            if row.command.type == "get-audit-journal":
-                record_feedback(ledger, "web-01", [replace(result(row.command.id), data=journal)])
-    ledger.database.close()
+    journal = chained([{**entry, "accepted": [evil], "begun": [EVIL], "deleted": [EVIL]}])
+    with answering_audits(url, "web-01", lambda _: journal):
+        yield
 
 
 def test_every_command_of_acm_is_covered_here() -> None:

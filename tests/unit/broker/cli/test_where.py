@@ -100,7 +100,7 @@ def test_unknown_context_names_a_similar_one(environment: dict[str, str]) -> Non
         ["prune", "--older-than", "1d"],
         ["ledger", "check"],
         ["ledger", "damaged"],
-        ["audit", "verify", "web-01"],
+        ["ledger", "refused"],
     ],
 )
 def test_command_of_the_ledger_does_not_take_that_of_this_machine_instead(
