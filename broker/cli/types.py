@@ -16,6 +16,7 @@ from broker.console.output import Printer, print_text
 from broker.console.output_options import with_printer
 from broker.contract.commands import CommandType
 from broker.contract.messages import JsonObject
+from broker.contract.plain_types import plain_type
 from broker.errors import InvalidArgument
 from broker.suggestions import did_you_mean
 
@@ -112,7 +113,7 @@ def describe_members(shape: type) -> Iterator[tuple[str, str, str]]:
     """Yield the name, type and default (or `required`) of each member of a dataclass."""
     schema = schema_of(shape)
     for member in fields(shape):
-        yield member.name, _type_text(schema["properties"][member.name]), _default(schema, member.name)
+        yield member.name, plain_type(schema["properties"][member.name]), _default(schema, member.name)
 
 
 def _default(schema: JsonObject, name: str) -> str:
@@ -120,26 +121,3 @@ def _default(schema: JsonObject, name: str) -> str:
         return "required"
     default = schema["properties"][name].get("default")
     return "" if default is None else msgspec.json.encode(default).decode()
-
-
-def _type_text(schema: JsonObject) -> str:
-    return _plain_type(schema) + _limits(schema)
-
-
-def _limits(schema: JsonObject) -> str:
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if low is not None and high is not None:
-        return f" from {low:.12g} to {high:.12g}"
-    return f" of at least {low:.12g}" if low is not None else ""
-
-
-def _plain_type(schema: JsonObject) -> str:
-    if "$ref" in schema:
-        return str(schema["$ref"].rpartition("/")[2])
-    if "anyOf" in schema:
-        return " or ".join(_type_text(part) for part in schema["anyOf"] if part.get("type") != "null")
-    if "enum" in schema:
-        return " | ".join(str(value) for value in schema["enum"])
-    if schema.get("type") == "array":
-        return f"list of {_type_text(schema.get('items', {}))}"
-    return {"string": "text", "object": "JSON object", None: "any"}.get(schema.get("type"), str(schema.get("type")))

@@ -1,4 +1,4 @@
-"""Faults that keep a command from moving, staged with real processes: `acm explain` names each of them.
+"""Faults that keep a command from moving, staged with real processes: `acm explain` and the API name each of them.
 
 Those `on_sqlite` move the clock of acm alone, which decides only there: elsewhere it is the database's.
 """
@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 
 from broker.fleet.facts_in_ledger import read_facts
+from broker.fleet.models import Role
 from broker.fleet.waiting import waiting_of
 from broker.ledger.server_lock import running_servers
 from broker.ledger.tables import SERVERS
 from broker.signing.key_store import create_signing_keys
 from tests.acceptance.conftest import Site
 from tests.faults.clocks import compiled
+from tests.support.api import running_api
 from tests.support.brokers import tuned_mosquitto
 from tests.support.enrolled import Registrar
+from tests.support.places import MachineClock
 from tests.support.small_disks import filled, mounted
 from tests.support.waiting import wait_for
 
@@ -41,8 +44,15 @@ def explained(site: Site, command_id: str, reason: str) -> Any:
     seen: list[str | None] = []
     wait_for(lambda: seen.append(found()) or seen[-1] == reason, f"the reason {reason}, after {seen}", 60)
     waiting = site.acm("explain", command_id)["waiting"]
-    assert waiting["reason"] == reason
+    assert (waiting["reason"], explained_by_api(site, command_id)["reason"]) == (reason, reason)
     return waiting
+
+
+def explained_by_api(site: Site, command_id: str) -> Any:
+    clock: Any = MachineClock()
+    with site.opened_ledger() as ledger, running_api(ledger, clock) as api:
+        timeline = api.http.get(f"/v1/commands/{command_id}/timeline", headers=api.as_(Role.VIEWER))
+    return timeline.json()["waiting"]
 
 
 @pytest.fixture

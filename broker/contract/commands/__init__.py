@@ -25,6 +25,7 @@ from broker.contract.commands.update_authorities import UPDATE_AUTHORITIES, Upda
 from broker.contract.commands.update_signing_keys import UPDATE_SIGNING_KEYS, UpdateSigningKeys, UpdateSigningKeysData
 from broker.contract.commands.upgrade_agent import UpgradeAgent, UpgradeAgentData
 from broker.contract.messages import Command, JsonObject
+from broker.contract.plain_types import wrong_value
 from broker.contract.secrets import is_secret_name, masked_values, secret_names
 from broker.errors import BrokerError
 
@@ -99,7 +100,8 @@ def parse_parameters(command_type: str, shape: type, parameters: JsonObject, *, 
         return msgspec.convert(given, shape, strict=True)
     except msgspec.ValidationError as error:
         raise InvalidParameters(
-            f"The parameters of {command_type} are invalid: {error}.", code="invalid_parameter"
+            f"The parameters of {command_type} are wrong: {wrong_value(error, given, shape)}.",
+            code="invalid_parameter",
         ) from error
 
 
