@@ -15,7 +15,7 @@ class JournalAudits(Protocol):
     """Fetches the journal of an agent, by commands, and compares it. Every method may raise LedgerError.
 
     It takes at most `wait_s` seconds. `seen` gets the commands that it waits for, on a ledger. Raises UnknownAgent,
-    WaitTimeout if the journal was not there in time, CommandFailed, and AuditError for one that cannot be read.
+    WaitTimeout if the journal did not arrive in time, CommandFailed, and AuditError for one that cannot be read.
     """
 
     def verify_journal(

@@ -97,7 +97,7 @@ class AuditVerdict:
     agrees: Annotated[bool, says("Whether there is no difference.")]
     differences: Annotated[tuple[AuditDifference, ...], says("The first 100 differences, in the journal's order.")]
     difference_count: Annotated[int, says("How many there are.", 0)]
-    notes: Annotated[tuple[str, ...], says("What is no difference, but worth knowing.")]
+    notes: Annotated[tuple[str, ...], says("What does not differ, but is worth knowing.")]
     entries: Annotated[int, says("How many entries the journal has.", 42)]
     commands: Annotated[int, says("Of how many commands.", 9)]
     since: Annotated[datetime | None, says("The time of the first entry.")]

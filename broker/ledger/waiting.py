@@ -36,7 +36,7 @@ class Wait:
     """At most `wait_s` seconds for results. What is read meanwhile is read again while the database is unavailable.
 
     `on_outage` is called with the reason when the database becomes unavailable. It ends early, within a second, once
-    `is_over` says so.
+    `is_over` returns true.
     """
 
     def __init__(

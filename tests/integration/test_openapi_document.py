@@ -21,6 +21,7 @@ from broker.ledger.ledger import Ledger
 from broker.pki.authority import create_authority
 from broker.signing.key_store import create_signing_keys
 from tests.support.api import RunningApi, running_api, with_agents
+from tests.support.audited import answering_audits, honest_journal
 from tests.support.fakes.clock import TurnedClock
 
 # Also 413, which schemathesis does not take for a refusal by itself.
@@ -42,7 +43,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
         fleet = LedgerFleet(ledger, Origin("alice", "test"))
         fleet.send(SendRequest("restart-agent", agents=("web-01",)))
         fleet.send(SendRequest("restart-agent", all=True))
-        with running_api(ledger, clock, config=config, rate=UNBOUNDED) as running:
+        answering = answering_audits(f"sqlite:///{directory}/ledger.db", "web-01", honest_journal)
+        with answering, running_api(ledger, clock, config=config, rate=UNBOUNDED) as running:
             yield running
 
 
