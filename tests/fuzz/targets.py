@@ -52,6 +52,7 @@ from broker.contract.foreign_forms import is_foreign_form, read_foreign_form
 from broker.contract.limits import CHANNEL_OF, LIMITS
 from broker.contract.messages import Command, Origin
 from broker.contract.topics import Channel, Topics
+from broker.contract.trace_context import TraceContext
 from broker.enrolment.http import enrolment_app
 from broker.enrolment.service import EnrolmentPolicy, EnrolmentService
 from broker.fleet.models import AgentFilter, CommandFilter
@@ -177,6 +178,15 @@ def status(data: bytes) -> None:
             assert decode_status(encode([said])) == said
 
 
+@target(lambda: [b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\na=1,b@c=2"])
+def trace_contexts(data: bytes) -> None:
+    parent, _, state = data.decode("latin-1").partition("\n")
+    context = TraceContext.read([("traceparent", parent), ("tracestate", state)])
+    if context is not None:
+        assert TraceContext.read(context.pairs()) == TraceContext.of_text(context.text) == context
+        assert len(context.text) <= 55 + 1 + 512
+
+
 @target(lambda: seeds.frames("blob-request"))
 def blob_requests(data: bytes) -> None:
     _round_trip(data, decode_blob_requests)
@@ -216,7 +226,7 @@ class _Wire:
 
     filled_payload_bytes = max_payload_bytes
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: object = None) -> bool:
         self.sent.append((topic, payload))
         return True
 
