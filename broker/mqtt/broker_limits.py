@@ -1,5 +1,6 @@
 """What a broker grants to this client: the properties of its CONNACK (MQTT 5 section 3.2.2.3)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 __all__ = [
@@ -7,6 +8,7 @@ __all__ = [
     "MAX_PACKET_BYTES",
     "BrokerLimits",
     "packet_bytes",
+    "property_bytes",
 ]
 
 
@@ -19,6 +21,12 @@ _PUBLISH_BYTES = 10  # fixed header, length of the topic, packet id, length of t
 def packet_bytes(topic: str, payload_bytes: int) -> int:
     """Return how long a PUBLISH is at most."""
     return _PUBLISH_BYTES + len(topic.encode()) + payload_bytes
+
+
+def property_bytes(pairs: Iterable[tuple[str, str]]) -> int:
+    """Return how much longer user properties make a PUBLISH at most (MQTT 5 section 3.3.2.3.7); 0 without any."""
+    found = [5 + len(name.encode()) + len(value.encode()) for name, value in pairs]
+    return 1 + sum(found) if found else 0
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,21 @@ from typing import Protocol
 
 import msgspec
 
+from broker.contract.trace_context import TraceContext
 from broker.mqtt.broker_limits import BrokerLimits
 
 __all__ = ["ClientSession", "Events", "Message"]
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A message as received; `mid` is its packet id, 0 at QoS 0."""
+    """A message as received; `mid` is its packet id, 0 at QoS 0; `trace` is in its user properties, if it is valid."""
 
     topic: str
     payload: bytes
     retain: bool
     dup: bool
     mid: int
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True)

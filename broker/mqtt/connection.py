@@ -8,9 +8,10 @@ from typing import Self
 
 import structlog
 
+from broker.contract.trace_context import TraceContext
 from broker.mqtt import failures
 from broker.mqtt.address import MqttError, TlsFiles, parse_url
-from broker.mqtt.broker_limits import BrokerLimits
+from broker.mqtt.broker_limits import BrokerLimits, property_bytes
 from broker.mqtt.client_events import ClientSession, Message
 from broker.mqtt.connection_log import ConnectionLog
 from broker.mqtt.delivery import Delivery, DeliveryQueue
@@ -223,8 +224,8 @@ class MqttConnection:
         """Return how long to make a payload that can be divided: less than the above, if that is not known exactly."""
         return self._client.limits.filled_payload_bytes(topic)
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
-        """Queue a message for sending at QoS 1, without blocking.
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: TraceContext | None = None) -> bool:
+        """Queue a message for sending at QoS 1, without blocking, with a context for its receiver if it has room.
 
         False if it was dropped (no connection, too long, queue full): resend it. True does not mean delivered.
         """
@@ -232,7 +233,9 @@ class MqttConnection:
         if len(payload) > room:
             self._refusals.too_long(topic, len(payload), room)
             return False
-        return self._connected and self._client.publish(topic, payload, retain=retain)
+        if trace is not None and len(payload) + property_bytes(trace.pairs()) > room:
+            trace = None
+        return self._connected and self._client.publish(topic, payload, retain=retain, trace=trace)
 
     # -- the events of the network thread (broker.mqtt.client_events.Events)
 
@@ -302,7 +305,9 @@ class MqttConnection:
         if not all(message.retain for message in messages):
             self._hearing.heard()
         number = self.connections
-        self._received.put([Delivery(it.topic, it.payload, it.retain, it.dup, it.mid, number) for it in messages])
+        self._received.put(
+            [Delivery(it.topic, it.payload, it.retain, it.dup, it.mid, number, it.trace) for it in messages]
+        )
 
     def failed(self, error: Exception) -> None:
         """Note an error of `on_connect`, or of this class."""

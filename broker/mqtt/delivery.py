@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from broker.contract.trace_context import TraceContext
+
 __all__ = [
     "Delivery",
     "DeliveryQueue",
@@ -18,7 +20,10 @@ _CHECK_INTERVAL_S = 1.0
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A message as received. `mid` is the packet id, 0 for QoS 0; only connection number `connection` may ack it."""
+    """A message as received. `mid` is the packet id, 0 for QoS 0; only connection number `connection` may ack it.
+
+    `trace` is the context that its sender has added, if any.
+    """
 
     topic: str
     payload: bytes
@@ -26,6 +31,7 @@ class Delivery(msgspec.Struct, frozen=True):
     duplicate: bool
     mid: int
     connection: int
+    trace: TraceContext | None = None
 
 
 class DeliveryQueue:

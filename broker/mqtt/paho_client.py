@@ -17,9 +17,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from broker.contract.trace_context import TraceContext
 from broker.mqtt import failures
 from broker.mqtt.address import BrokerAddress
-from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits, packet_bytes
+from broker.mqtt.broker_limits import KEEPALIVE_S, MAX_PACKET_BYTES, BrokerLimits, packet_bytes, property_bytes
 from broker.mqtt.client_events import ClientSession, Events, Message
 from broker.mqtt.network_thread import break_connection, ensure_running, stop_within
 from broker.mqtt.packet_batches import PacketBatches, missing
@@ -201,12 +202,13 @@ class PahoClient:
         """End a wait in `work`, from any thread."""
         self._client.interrupt()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> bool:
+    def publish(self, topic: str, payload: bytes, *, retain: bool, trace: TraceContext | None = None) -> bool:
         """Queue a message, at the highest QoS up to 1 that the broker offers; return False if the queue is full."""
         limits = self.limits
         if limits.max_qos == 0 and self.backlog >= _MAX_OUTGOING:
             return False  # paho bounds only its queue for QoS 1
-        sent = self._client.publish(topic, payload, qos=limits.max_qos, retain=retain and limits.retain)
+        properties = None if trace is None else _publish_properties(trace)
+        sent = self._client.publish(topic, payload, limits.max_qos, retain and limits.retain, properties)
         return sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _make(self, address: BrokerAddress, context: ssl.SSLContext | None) -> _BatchingClient | _StockClient:
@@ -327,7 +329,7 @@ class PahoClient:
     def _learn_limit(self, client: Client) -> None:
         """Send no message again that is as long as the longest unanswered one: the broker announced no limit."""
         unanswered = client._out_messages.values()
-        longest = max((packet_bytes(it.topic, len(it.payload)) for it in unanswered), default=0)
+        longest = max(map(_packet_bytes, unanswered), default=0)
         if longest > _SHORTEST_LIMIT:
             self._refused_bytes = longest
 
@@ -353,7 +355,7 @@ class PahoClient:
         topic = message.topic if message is not None else ""
         code = self._code(reason)
         if code == PACKET_TOO_LARGE and message is not None:
-            self.limits = self.limits.without(packet_bytes(topic, len(message.payload)))
+            self.limits = self.limits.without(_packet_bytes(message))
         self._events.published(topic, _failure(code, reason.getName()))
 
     def _on_confirmed(self, client: Client, mids: Sequence[int], topics: set[str]) -> None:
@@ -362,10 +364,19 @@ class PahoClient:
             self._events.published(topic, None)
 
 
+def _packet_bytes(message: MQTTMessage) -> int:
+    return packet_bytes(message.topic, len(message.payload)) + property_bytes(_user_properties(message))
+
+
+def _user_properties(message: MQTTMessage) -> Sequence[tuple[str, str]]:
+    found: Sequence[tuple[str, str]] = getattr(message.properties, "UserProperty", ())
+    return found
+
+
 def _plain(message: MQTTMessage) -> Message:
-    return Message(
-        message.topic, bytes(message.payload), message.retain, message.dup, message.mid if message.qos else 0
-    )
+    mid = message.mid if message.qos else 0
+    trace = TraceContext.read(_user_properties(message))
+    return Message(message.topic, bytes(message.payload), message.retain, message.dup, mid, trace)
 
 
 def _send_at_once(client: Client, userdata: object, opened: socket.socket) -> None:
@@ -374,6 +385,12 @@ def _send_at_once(client: Client, userdata: object, opened: socket.socket) -> No
 
 def _failure(code: int, name: str) -> str | None:
     return failures.reason_text(code, name) if code >= UNSPECIFIED_ERROR else None
+
+
+def _publish_properties(trace: TraceContext) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = list(trace.pairs())
+    return properties
 
 
 def _connect_properties(session_expiry_s: int) -> Properties:

@@ -9,6 +9,7 @@ from broker.contract.codec import decode_feedbacks, encode
 from broker.contract.messages import Command, Feedback, Origin, SequenceNumber
 from broker.contract.states import FeedbackKind, Outcome
 from broker.contract.topics import Channel, Topics
+from broker.contract.trace_context import TraceContext
 from broker.mqtt.delivery import Delivery
 from broker.mqtt.inbound import Inbound, addressed
 from consumer.ports import EncodedFeedback
@@ -26,9 +27,9 @@ def command(name: str, number: int | None = None, command_type: str = "restart-a
     return Command(name, command_type, {}, Origin("n", "m"), NOW, sequence=sequence)
 
 
-def inbound_on(topic: str, payload: bytes, *, retained: bool = False) -> Inbound:
+def inbound_on(topic: str, payload: bytes, *, retained: bool = False, trace: TraceContext | None = None) -> Inbound:
     """Return a received message on a topic below `acm`, as both sides pass it on."""
-    message = addressed(Delivery(topic, payload, retained, False, 1, 1), Topics())
+    message = addressed(Delivery(topic, payload, retained, False, 1, 1, trace), Topics())
     assert message is not None, topic
     return message
 

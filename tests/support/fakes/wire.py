@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from broker.contract.trace_context import TraceContext
 from broker.mqtt.broker_limits import MAX_PACKET_BYTES
 from broker.mqtt.delivery import Delivery
 
@@ -39,12 +40,12 @@ class FakeBroker:
             self._offer(session, topic, payload, retained=True)
         return FakeConnection(self, session, will)
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: TraceContext | None = None) -> None:
         self.heard.append((topic, payload))
         if retain:
             self._retained[topic] = payload
         for session in self._sessions.values():
-            self._offer(session, topic, payload, retained=False)
+            self._offer(session, topic, payload, retained=False, trace=trace)
 
     def lose_data(self) -> None:
         """Forget every session's queue and all retained messages, as after a kill without persistence."""
@@ -74,13 +75,15 @@ class FakeBroker:
         """Deliver the message at this place of a session's queue a second time, behind all others."""
         session = self._sessions[client_id]
         for twin in session.queue[place : place + 1]:
-            self._offer(session, twin.topic, twin.payload, twin.retained)
+            self._offer(session, twin.topic, twin.payload, twin.retained, twin.trace)
 
     @staticmethod
-    def _offer(session: _Session, topic: str, payload: bytes, retained: bool) -> None:
+    def _offer(
+        session: _Session, topic: str, payload: bytes, retained: bool, trace: TraceContext | None = None
+    ) -> None:
         if any(_matches(pattern, topic) for pattern in session.filters):
             session.last_mid += 1
-            session.queue.append(Delivery(topic, payload, retained, False, session.last_mid, 0))
+            session.queue.append(Delivery(topic, payload, retained, False, session.last_mid, 0, trace))
 
 
 class FakeConnection:
@@ -112,9 +115,9 @@ class FakeConnection:
 
     filled_payload_bytes = max_payload_bytes
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: TraceContext | None = None) -> bool:
         if self.connected:
-            self._broker.publish(topic, payload, retain)
+            self._broker.publish(topic, payload, retain, trace)
         return self.connected
 
     def readiness_problem(self) -> str | None:
