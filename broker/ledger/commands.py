@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from broker.contract.messages import Command, JsonObject
 from broker.contract.states import Outcome
+from broker.contract.trace_context import TraceContext
 from broker.errors import LedgerError
 from broker.ledger.agents import is_of_groups
 from broker.ledger.completion import command_of
@@ -54,7 +55,7 @@ class LedgerRow:
     `verdict` is the result that the server itself had given before, when it no longer expected the agent's. `sent_at`
     is when the server first claimed it to publish it; `stored_at` and `running_at` are when it recorded that the agent
     has stored and begun it, None if it has not, or if its result came at the same time. `is_due`: it waits to be sent.
-    `operation_id` is of the operation that it is part of, if any.
+    `operation_id` is of the operation that it is part of, if any, and `trace` the context that it was created in.
     """
 
     command: Command
@@ -69,6 +70,7 @@ class LedgerRow:
     running_at: datetime | None = None
     is_due: bool = False
     operation_id: str | None = None
+    trace: TraceContext | None = None
 
 
 def require_open(row: LedgerRow) -> None:
@@ -217,4 +219,5 @@ def _ledger_row(record: CommandRecord) -> LedgerRow:
         moment(record.running_at),
         bool(record.to_send),
         record.operation_id,
+        TraceContext.of_text(record.trace),
     )

@@ -76,13 +76,15 @@ class Reached(msgspec.Struct, frozen=True):
 class Completed(msgspec.Struct, frozen=True):
     """A command that its agent has completed: its type and when it was created (seconds since 1970), if known.
 
-    `total_s` is how long that was ago, by the ledger's clock.
+    `total_s` is how long that was ago, by the ledger's clock. `trace` is the text of the context that it was created
+    in, if that is recorded.
     """
 
     type: str | None
     created_at: float | None
     result: Feedback
     total_s: float | None
+    trace: str | None = None
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -100,6 +102,7 @@ class _Known(msgspec.Struct, frozen=True):
     sent_at: float | None = None
     stored_at: float | None = None
     operation_id: str | None = None
+    trace: str | None = None
 
 
 def _known_in(table: sa.Table, state: Any, body: Any, *more: Any) -> sa.Select[Any]:
@@ -108,7 +111,8 @@ def _known_in(table: sa.Table, state: Any, body: Any, *more: Any) -> sa.Select[A
     return found.where(columns.id.in_(given_keys()))
 
 
-_MORE = (COMMANDS.c.type, COMMANDS.c.created_at, COMMANDS.c.sent_at, COMMANDS.c.stored_at, COMMANDS.c.operation_id)
+_TIMES = (COMMANDS.c.created_at, COMMANDS.c.sent_at, COMMANDS.c.stored_at)
+_MORE = (COMMANDS.c.type, *_TIMES, COMMANDS.c.operation_id, COMMANDS.c.trace)
 _GIVEN_COMMANDS = _known_in(COMMANDS, COMMANDS.c.state, COMMANDS.c.body, *_MORE)
 _GIVEN_PRUNED = _known_in(PRUNED_COMMANDS, sa.literal(str(CommandState.COMPLETED)), sa.literal(""))
 
@@ -213,7 +217,7 @@ class _Report:
             return
         if self._is_open(result) or (stored == SERVER and not _refuses_message(result)):
             results[own.id] = result
-            self.completed.append(Completed(own.type, own.created_at, result, self._total_s(own)))
+            self.completed.append(Completed(own.type, own.created_at, result, self._total_s(own), own.trace))
             self._note_answer(own)
         else:
             self.unmatched.append(result)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from broker.contract.messages import Command
 from broker.contract.states import ErrorCode, Outcome
 from broker.contract.topics import check_agent_name
+from broker.contract.trace_context import TraceContext
 from broker.errors import LedgerError
 from broker.ledger.agents import (
     AgentRow,
@@ -97,7 +98,7 @@ class Ledger:
         check_agent_name(agent)
         draft, body = draft_command(request, self._now())
         with self._transaction() as connection:
-            command = enqueue(connection, agent, draft, body, self._now())
+            command = enqueue(connection, agent, draft, body, self._now(), request.trace)
             also(connection, command)
             return command
 
@@ -115,18 +116,24 @@ class Ledger:
         operation = Operation(new_id(), request.command_type, target, len(names), draft.created_at)
         for first in range(0, len(names), _AGENTS_PER_TRANSACTION):
             with _counting_written(operation, first):
-                self._add_batch(operation, draft, names, first, also)
+                self._add_batch(operation, draft, request.trace, names, first, also)
         return operation
 
     @retry_conflicts
     def _add_batch(
-        self, operation: Operation, draft: Command, agents: Sequence[str], first: int, also: Also[Operation]
+        self,
+        operation: Operation,
+        draft: Command,
+        trace: TraceContext | None,
+        agents: Sequence[str],
+        first: int,
+        also: Also[Operation],
     ) -> None:
         with self._transaction() as connection:
             if first == 0:
                 insert_operation(connection, operation)
             batch = agents[first : first + _AGENTS_PER_TRANSACTION]
-            enqueue_for_all(connection, batch, draft, operation.id, self._now())
+            enqueue_for_all(connection, batch, draft, operation.id, self._now(), trace)
             if first == 0:
                 also(connection, operation)
 

@@ -189,6 +189,11 @@ def _add_silence(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE agents ADD COLUMN silent_at FLOAT"))
 
 
+def _add_traces(connection: sa.Connection) -> None:
+    """Add a column without a value: however many commands there are, no row is written."""
+    connection.execute(sa.text("ALTER TABLE commands ADD COLUMN trace TEXT"))
+
+
 # A step that returns what it has done is called again, in another transaction.
 _STEPS: tuple[Callable[[sa.Connection], str | None], ...] = (
     _add_operations,
@@ -202,5 +207,6 @@ _STEPS: tuple[Callable[[sa.Connection], str | None], ...] = (
     _add_times_and_connections,
     _add_types_of_commands,
     _add_silence,
+    _add_traces,
 )
 SCHEMA_VERSION = len(_STEPS)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from broker.contract.states import ErrorCode
 from broker.contract.topics import AGENT_NAME
+from broker.contract.trace_context import TraceContext
 from broker.ledger.agents import get_or_create_all, is_silent, lock_agents, lock_selected
 from broker.ledger.completion import complete_by_server, message_of
 from broker.ledger.damage import damage_in_command
@@ -101,13 +102,14 @@ class DueCommand:
     """A command to publish, as the message for its agent.
 
     `type` is that of the command, if it is known. `waited_s` is how long it had waited, by the ledger's clock, if it is
-    sent for the first time; None: again.
+    sent for the first time; None: again. `trace` is the context that it was created in, if that is recorded.
     """
 
     id: str
     message: bytes
     waited_s: float | None = None
     type: str | None = None
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def claim_due(connection: sa.Connection, limit: int, among: Sequence[str] | None
 
 
 def _due_command(record: CommandRecord, now: datetime) -> DueCommand:
-    return DueCommand(record.id, message_of(record), _waited_s(record, now), record.type)
+    trace = None if record.trace is None else TraceContext.of_text(record.trace)
+    return DueCommand(record.id, message_of(record), _waited_s(record, now), record.type, trace)
 
 
 def _waited_s(record: CommandRecord, now: datetime) -> float | None:

@@ -53,7 +53,7 @@ class CommandRecord:
     `body_check` is the check of an open command's body; earlier versions wrote none. `verdict` is the server's own
     result, if the agent's replaced it later. `sent_at` is when it was first claimed, `stored_at` and `running_at` are
     when it was recorded that its agent has it and has begun it; None if the agent had its result first. `type` repeats
-    the command's type, to be looked for.
+    the command's type, to be looked for. `trace` is the context that it was created in, as text, if that is recorded.
     """
 
     id: str
@@ -77,6 +77,7 @@ class CommandRecord:
     stored_at: float | None
     running_at: float | None
     type: str | None
+    trace: str | None
 
 
 @dataclass(frozen=True)

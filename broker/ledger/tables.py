@@ -113,6 +113,7 @@ COMMANDS = sa.Table(
     sa.Column("stored_at", sa.Float),
     sa.Column("running_at", sa.Float),
     sa.Column("type", sa.String(128)),
+    sa.Column("trace", sa.Text),
     sa.UniqueConstraint("agent", "epoch", "number"),
     sa.Index("commands_by_type", "type", "created_at"),
 )
