@@ -27,7 +27,7 @@ from broker.api.access import Access
 from broker.api.audits import Audits
 from broker.api.changes import Requests
 from broker.api.checkup import Checkup
-from broker.api.counting import api_counts
+from broker.api.counting import api_counts, route_of
 from broker.api.documented import Shapes
 from broker.api.enrolling import Enrolling
 from broker.api.event_feed import EventFeed
@@ -61,6 +61,8 @@ from broker.ledger.readiness import LedgerReadiness
 from broker.metrics.exposition import Exposition
 from broker.metrics.requests import CountedRequests
 from broker.metrics.values import Source
+from broker.tracing.port import Tracer
+from broker.tracing.requests import TracedRequests
 
 __all__ = [
     "api_app",
@@ -88,17 +90,19 @@ def api_app(
     monotonic: Callable[[], float] = monotonic,
     metrics: Sequence[Source] = (),
     page: Callable[..., ASGIApp] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """Return the API of a ledger, which its opener closes, and its installation.
 
     `listed` are the serial numbers on the authority's revocation list; `foreign` are the tokens that are taken beside
     access tokens, and `log_in` is where people log in to the page besides; `rate` is the limit of each principal.
     `metrics` are those of the process, beside what is in the ledger and what the API counts. `page` is a middleware
-    that gets the API and, as `parts`, its ApiParts: it answers what is not the API's.
+    that gets the API and, as `parts`, its ApiParts: it answers what is not the API's. `tracer` makes the spans of
+    requests, and of the commands that they create.
     """
     database = ledger.database
     audit_log = AuditLog(database, now=now)
-    requests = Requests(ledger, AnswerStore(database, now=now), audit_log)
+    requests = Requests(ledger, AnswerStore(database, now=now), audit_log, tracer)
     rates = RateLimit(rate, monotonic), RateLimit(_REFUSALS, monotonic)
     tokens = AccessTokenStore(database, now=now)
     certificates = OperatorCertificateStore(database, now=now, listed=listed)
@@ -159,6 +163,8 @@ def api_app(
     if page is not None:
         parts = ApiParts(ledger, installation, requests, access, sessions, audit_log, enrolling, streams, now, log_in)
         app.add_middleware(page, parts=parts)
+    if tracer is not None:
+        app.add_middleware(TracedRequests, tracer=tracer, route_of=route_of)
     app.add_middleware(CountedRequests, counts=counts)  # the last one is the first that a request meets
     app.state.end_waits = end_waits
     _complete_document(app, shapes)

@@ -16,8 +16,10 @@ from broker.contract.messages import Origin
 from broker.fleet.models import Sent
 from broker.fleet.on_ledger import LedgerFleet
 from broker.fleet.reports_on_ledger import LedgerReports
+from broker.fleet.traced_sending import traced_by
 from broker.ledger.also import Also, nothing_else
 from broker.ledger.ledger import Ledger
+from broker.tracing.port import Tracer
 
 __all__ = [
     "ORIGIN_MODULE",
@@ -56,15 +58,16 @@ class Wanted:
 class Requests:
     """Does what requests ask for, as their principals may."""
 
-    def __init__(self, ledger: Ledger, answers: AnswerStore, audit_log: AuditLog) -> None:
+    def __init__(self, ledger: Ledger, answers: AnswerStore, audit_log: AuditLog, tracer: Tracer | None = None) -> None:
         self._ledger = ledger
+        self._creating = traced_by(tracer)
         self._answers = answers
         self._audit_log = audit_log
 
     def fleet(self, credential: Credential, also: Also[Any] = nothing_else) -> LedgerFleet:
         """Return the fleet as a principal sees it; without `also`, for requests that only read."""
         origin = Origin(credential.principal.name, ORIGIN_MODULE)  # its name as the server knows it
-        return LedgerFleet(self._ledger, origin, credential.principal.groups, also)
+        return LedgerFleet(self._ledger, origin, credential.principal.groups, also, creating=self._creating)
 
     def reports(self, credential: Credential) -> LedgerReports:
         """Return the reports on the fleet as a principal sees it."""

@@ -9,6 +9,7 @@ from broker.metrics.values import Kind, Metric
 
 __all__ = [
     "api_counts",
+    "route_of",
 ]
 
 
@@ -30,8 +31,9 @@ SECONDS = Metric(
 
 def api_counts(monotonic: Callable[[], float]) -> RequestCounts:
     """Return what counts the requests of an API."""
-    return RequestCounts(REQUESTS, SECONDS, _route_of, monotonic)
+    return RequestCounts(REQUESTS, SECONDS, lambda scope: route_of(scope) or _NO_ROUTE, monotonic)
 
 
-def _route_of(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", _NO_ROUTE)
+def route_of(scope: Scope) -> str | None:
+    """Return the route of a request that was matched; None without one."""
+    return getattr(scope.get("route"), "path", None)

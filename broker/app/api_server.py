@@ -27,6 +27,8 @@ from broker.page.app import OperatorsPage
 from broker.pki.listed_serials import ListedSerials
 from broker.system.checkup import Check
 from broker.system.service_manager import ServiceManager
+from broker.tracing.opening import opened_tracer
+from broker.tracing.port import Tracer
 from broker.web.addresses import is_loopback, listen_at
 from broker.web.server import ServerFiles, WebLimits, WebServer
 
@@ -42,8 +44,9 @@ _log = structlog.get_logger("acm.api")
 class ApiServer:
     """Serves until stopped, at `api_listen` or what connects to `listener`, which it closes.
 
-    `checks` are those of the doctor for a configuration; without them, it has no doctor. Creating it raises
-    LedgerError, ApiAddressError, WebServerError, ServerConfigurationError and ExposedFileError.
+    `checks` are those of the doctor for a configuration; without them, it has no doctor. `tracer` takes the place of
+    the configured one, and is closed. Creating it raises LedgerError, ApiAddressError, WebServerError,
+    ServerConfigurationError and ExposedFileError.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class ApiServer:
         service_manager: ServiceManager | None = None,
         listener: socket.socket | None = None,
         checks: Callable[[ServerConfig], Sequence[Check]] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._service_manager = service_manager or ServiceManager(monotonic, {})
         self._listener = listener
@@ -67,6 +71,7 @@ class ApiServer:
             issuer = configured_issuer(config, self._clock)
             installation = ConfiguredInstallation(config, checks)
             metrics = (own_version(), of_commits(self._database))
+            self._tracer = tracer or opened_tracer(config.traces, "acm-api")
             app = api_app(
                 ledger,
                 installation,
@@ -76,6 +81,7 @@ class ApiServer:
                 log_in=issuer.log_in,
                 metrics=metrics,
                 page=OperatorsPage,
+                tracer=self._tracer,
             )
             self._web = WebServer(app, _files(config), _limits(self._address[0]), app.state.end_waits)
         except BaseException:
@@ -109,6 +115,8 @@ class ApiServer:
             if watch.is_alive():
                 watch.join()
             self._database.close()
+            if self._tracer is not None:
+                self._tracer.close()
 
     def _watch(self) -> None:
         """Tell the service manager, keep the clock right, and stop if the ledger's file was replaced."""

@@ -14,6 +14,7 @@ from broker.durations import parse_duration
 from broker.errors import BrokerError, InvalidArgument
 from broker.mqtt.address import MqttError, TlsFiles, host_in_url, parse_url
 from broker.system.settings_file import SettingsReader, given_flags
+from broker.tracing.port import Traces
 
 __all__ = [
     "DEFAULT_API_LISTEN",
@@ -61,6 +62,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     The enrolment server listens on `enroll_listen` (default: 127.0.0.1:8443), gives agents `enroll_broker` as the
     broker's URL, and issues certificates with a lifetime of `certificate_lifetime`. An
     expired one can be renewed for `renewal_grace`; `0` is none.
+    With `traces` the server and the API export the traces of commands, to where OTEL_* in the environment says.
     """
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -86,6 +88,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     certificate_lifetime: str = "30d"
     renewal_grace: str = "90d"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    traces: Traces = "off"
 
     @property
     def broker_tls(self) -> TlsFiles | None:

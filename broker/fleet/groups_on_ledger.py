@@ -5,15 +5,12 @@ from typing import Any
 
 import msgspec
 
-from broker.contract.messages import Origin
 from broker.contract.topics import check_agent_name
 from broker.fleet.models import GroupView, OperationView
+from broker.fleet.sending_on_ledger import LedgerSending
 from broker.fleet.targets import UnknownAgent, resolve_target
 from broker.fleet.views import view_of_operation
-from broker.fleet.visibility import Visible
-from broker.ledger.also import Also
 from broker.ledger.enqueue import CommandRequest
-from broker.ledger.ledger import Ledger
 from broker.ledger.operations import Operation
 
 __all__ = [
@@ -21,15 +18,8 @@ __all__ = [
 ]
 
 
-class LedgerGroups:
-    """The part of `LedgerFleet` for groups."""
-
-    def __init__(self, ledger: Ledger, origin: Origin, groups: frozenset[str] | None, also: Also[Any]) -> None:
-        self._ledger = ledger
-        self._origin = origin
-        self._groups = groups
-        self._visible = Visible(ledger, groups)
-        self._also = also
+class LedgerGroups(LedgerSending):
+    """The part of `LedgerFleet` for groups, beside that for sending."""
 
     def groups(self) -> tuple[GroupView, ...]:
         """Return all groups, in order of name."""
@@ -73,7 +63,7 @@ class LedgerGroups:
         def also(connection: Any, operation: Operation) -> None:
             self._also(connection, view_of_operation(operation))
 
-        return view_of_operation(self._ledger.add_operation(target.agents, target.description, wanted, also))
+        return view_of_operation(self._add_operation(target, wanted, also))
 
     def _changed_group(self, change: Callable[..., None], group: str, agents: Sequence[str]) -> GroupView:
         views: list[GroupView] = []

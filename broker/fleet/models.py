@@ -111,6 +111,9 @@ class CommandView:
     verdict_of_server: Annotated[
         JsonObject | None, says("The server's own result, if that of the agent replaced it later.")
     ]
+    trace_id: Annotated[
+        str | None, says("The trace that it is part of, if that is recorded.", "4bf92f3577b34da6a3ce929d0e0e4736")
+    ] = None
 
 
 @dataclass(frozen=True)

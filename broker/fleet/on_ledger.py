@@ -5,8 +5,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from broker.contract.messages import Command, Origin
-from broker.fleet.checks import check_parameters, check_supported
+from broker.contract.messages import Origin
 from broker.fleet.events import EventScope, EventSpan, each_event, span_of
 from broker.fleet.explanation import CommandTimeline, explain_command
 from broker.fleet.facts_in_ledger import read_facts
@@ -26,27 +25,20 @@ from broker.fleet.models import (
     OperationProgress,
     OperationView,
     PageOf,
-    SendRequest,
-    Sent,
     ServerView,
 )
-from broker.fleet.retrying import Again, again, failed_again
-from broker.fleet.targets import Target, resolve_target
+from broker.fleet.traced_sending import Creating, within
 from broker.fleet.views import (
     view_of_command,
-    view_of_new,
     view_of_operation,
     view_of_progress,
     view_of_server,
 )
-from broker.ledger.agents import AgentRow
 from broker.ledger.also import Also, nothing_else
 from broker.ledger.commands import CommandQuery, LedgerRow, require_open
 from broker.ledger.cursors import cursor_of, place_at
-from broker.ledger.enqueue import CommandRequest, draft_command
 from broker.ledger.groups import check_group_name
 from broker.ledger.ledger import Ledger
-from broker.ledger.operations import Operation
 from broker.ledger.server_lock import running_servers
 from broker.ledger.waiting import wait_for_command, wait_for_operation, waiting
 
@@ -55,11 +47,15 @@ __all__ = [
 ]
 
 
+_UNTRACED = within(None)
+
+
 class LedgerFleet(LedgerGroups):
     """The fleet of a ledger, as a principal sees it: all of it, or the agents in its `groups`.
 
     `origin` is written into what it sends. `also` writes, in the same transaction, what belongs to the answer of a
     method that changes anything; it is given that answer. `tell` is called when the ledger is away during a wait.
+    `creating` makes the spans of what is created, whose context is stored with it.
     """
 
     def __init__(
@@ -69,51 +65,10 @@ class LedgerFleet(LedgerGroups):
         groups: frozenset[str] | None = None,
         also: Also[Any] = nothing_else,
         tell: Callable[[str], None] = lambda _: None,
+        creating: Creating = _UNTRACED,
     ) -> None:
-        super().__init__(ledger, origin, groups, also)
+        super().__init__(ledger, origin, groups, also, creating)
         self._tell = tell
-
-    def send(self, request: SendRequest) -> Sent:
-        """Add commands to the ledger, as `Fleet.send` says; one for a name of one agent, else an operation."""
-        target = resolve_target(
-            self._ledger,
-            request.agents or None,
-            request.group,
-            everyone=request.all,
-            allow_unknown=request.allow_unknown,
-            within=self._groups,
-        )
-        wanted = CommandRequest(request.type, request.parameters, self._origin, request.expires_in_s, request.timeout_s)
-        warnings = () if request.force else check_supported(request.type, target.agents, self._rows_of(target))
-        check_parameters(wanted)
-        if request.dry_run:
-            draft_command(wanted, self._ledger.now())
-            return Sent(agents=tuple(target.agents), warnings=warnings)
-        return (self._send_one if target.single else self._send_many)(target, wanted, warnings)
-
-    def _rows_of(self, target: Target) -> list[AgentRow]:
-        if target.single:
-            row = self._ledger.known_agent(target.agents[0])
-            return [] if row is None else [row]
-        names = set(target.agents)
-        return [row for row in self._ledger.agents() if row.name in names]
-
-    def _send_one(self, target: Target, wanted: CommandRequest, warnings: tuple[str, ...]) -> Sent:
-        (agent,) = target.agents
-
-        def sent(command: Command) -> Sent:
-            return Sent(command=view_of_new(agent, command), warnings=warnings)
-
-        return sent(self._ledger.add_command(agent, wanted, lambda connection, it: self._also(connection, sent(it))))
-
-    def _send_many(self, target: Target, wanted: CommandRequest, warnings: tuple[str, ...]) -> Sent:
-        def sent(operation: Operation) -> Sent:
-            return Sent(operation=view_of_operation(operation), warnings=warnings)
-
-        def also(connection: Any, operation: Operation) -> None:
-            self._also(connection, sent(operation))
-
-        return sent(self._ledger.add_operation(target.agents, target.description, wanted, also))
 
     def command(self, command_id: str) -> CommandView:
         """Return one command; raises UnknownCommand."""
@@ -164,15 +119,6 @@ class LedgerFleet(LedgerGroups):
         """Complete a command as interrupted without asking its agent. Raises UnknownCommand, and AlreadyCompleted."""
         require_open(self._visible.command(command_id))
         return view_of_command(self._ledger.abandon(command_id, self._also_row))
-
-    def retry(self, command_id: str) -> Sent:
-        """Send a command again that has ended, as `Fleet.retry` says."""
-        wanted = self.again(command_id)
-        return self._send_one(wanted.target, wanted.request, ())
-
-    def again(self, command_id: str) -> Again:
-        """Return what `retry` sends; raises as it does."""
-        return again(self._visible.command(command_id), self._origin)
 
     def wait_for_command(
         self, command_id: str, timeout_s: float, seen: Callable[[CommandView], None] = lambda _: None
@@ -253,15 +199,6 @@ class LedgerFleet(LedgerGroups):
                 self._ledger, operation, wait, lambda it: seen(view_of_progress(operation, it))
             )
         return view_of_progress(operation, progress)
-
-    def retry_operation(self, operation_id: str) -> Sent:
-        """Send those of its commands again that have failed, as `Fleet.retry_operation` says."""
-        wanted = self.operation_again(operation_id)
-        return self._send_many(wanted.target, wanted.request, ())
-
-    def operation_again(self, operation_id: str) -> Again:
-        """Return what `retry_operation` sends; raises as it does."""
-        return failed_again(self._ledger, self._visible.operation(operation_id), self._groups, self._origin)
 
     def cancel_operation(self, operation_id: str) -> CancelledCommands:
         """Request the cancellation of its open commands; raises UnknownOperation."""

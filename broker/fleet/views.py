@@ -8,6 +8,7 @@ from broker.contract.codec import to_json
 from broker.contract.commands import mask_secret_parameters
 from broker.contract.messages import Command, JsonObject, Origin
 from broker.contract.states import CommandState, Outcome
+from broker.contract.trace_context import TraceContext
 from broker.fleet.models import AgentView, CommandView, OperationProgress, OperationView, ServerView
 from broker.fleet.report_models import UnmatchedResultView
 from broker.ledger.agents import AgentRow
@@ -47,12 +48,13 @@ def view_of_command(row: LedgerRow) -> CommandView:
         command=_masked(command, to_json(command)) or {},
         result=_masked(command, row.result),
         verdict_of_server=_masked(command, row.verdict),
+        trace_id=None if row.trace is None else row.trace.trace_id,
     )
 
 
-def view_of_new(agent: str, command: Command) -> CommandView:
+def view_of_new(agent: str, command: Command, trace: TraceContext | None = None) -> CommandView:
     """Return a command that was just added to the ledger."""
-    return view_of_command(LedgerRow(command, agent, CommandState.QUEUED, False, None, None))
+    return view_of_command(LedgerRow(command, agent, CommandState.QUEUED, False, None, None, trace=trace))
 
 
 def view_of_agent(
