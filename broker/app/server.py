@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from importlib.metadata import version
-from time import monotonic
+from time import monotonic, time
 
 import structlog
 
@@ -33,12 +33,15 @@ from broker.server.counts import AgentGroups, ServerCounts
 from broker.server.inbox import FairInbox
 from broker.server.key_distribution import KeyDistribution
 from broker.server.server import Server
+from broker.server.traces import ServerTraces
 from broker.server.watch import ServerWatch
 from broker.signing.key_list import SigningKeyError
 from broker.system.command_log import CommandLog
 from broker.system.memory import return_free_memory
 from broker.system.service_manager import ServiceManager
 from broker.text import encodable
+from broker.tracing.opening import opened_tracer, tracing
+from broker.tracing.port import Tracer
 
 __all__ = [
     "ServerProcess",
@@ -55,14 +58,17 @@ _CHECK_S = 5.0
 class ServerProcess:
     """Runs a Server until stopped. Messages are signed as soon as signing keys exist.
 
-    `ledger` takes commands and returns their results; use it from any thread until `run` has returned.
+    `ledger` takes commands and returns their results; use it from any thread until `run` has returned. `tracer` takes
+    the place of the configured one, and is closed.
 
     Raises LedgerError if the ledger cannot be opened, ServerRunning if another server has this client id, MqttError for
     a bad URL, SigningKeyError if the keys cannot be read, ServerConfigurationError if agents are enrolled but there are
     no keys, and ExposedFileError.
     """
 
-    def __init__(self, config: ServerConfig, service_manager: ServiceManager | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig, service_manager: ServiceManager | None = None, tracer: Tracer | None = None
+    ) -> None:
         topics = Topics(config.topic_prefix)
         self._connected = threading.Event()
         self._stopping = threading.Event()
@@ -96,9 +102,12 @@ class ServerProcess:
             self._database.refuse_damaged(_CHECK_S)
             distribution = KeyDistribution(self.ledger, enrolments, signing_keys_path(config), utc_now)
             counting, self._metrics = self._counted(config)
-            self._told = ServerWatches(ServerCommandLog(CommandLog(utc_now)), *counting)
+            tracer = tracer or opened_tracer(config.traces, "acm-server", config.client_id)
+            opened.enter_context(tracing(tracer))
+            traces = [] if tracer is None else [ServerTraces(tracer, topics, time)]
+            self._told = ServerWatches(ServerCommandLog(CommandLog(utc_now)), *counting, *traces)
             self._server = Server(
-                self.ledger, self._connection, topics, signer, monotonic, distribution.on_status, self._told
+                self.ledger, self._connection, topics, signer, monotonic, distribution.on_status, self._told, *traces
             )
             self._expiry = ExpiryWarnings(server_certificate_files(config), now=utc_now, monotonic=monotonic)
             self._inbox = FairInbox(self._connection, topics, monotonic, self._told)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from broker.contract.messages import Ack
 from broker.contract.states import CommandState, ErrorCode
+from broker.contract.trace_context import TraceContext
 from broker.ledger.feedback import Completed, Reached
 from broker.ledger.outbox import Claimed
 from broker.ledger.turns import RecordedTurn, Said
@@ -63,6 +64,11 @@ class ServerWatches(ServerWatch):
         """Pass it on."""
         for watch in self._watches:
             watch.claimed(claimed)
+
+    def arrived(self, agent: str, said: Sequence[Said], trace: TraceContext) -> None:
+        """Pass it on."""
+        for watch in self._watches:
+            watch.arrived(agent, said, trace)
 
     def recording(self) -> None:
         """Pass it on."""

@@ -65,7 +65,10 @@ class Receiver:
         said: dict[str, list[Said]] = {}
         repeated: set[str] = set()
         for message in messages:
-            said.setdefault(message.agent, []).extend(self._said_in(message))
+            its = self._said_in(message)
+            said.setdefault(message.agent, []).extend(its)
+            if message.delivery.trace is not None:
+                self._watch.arrived(message.agent, its, message.delivery.trace)
             if message.channel is Channel.STATUS and (message.retained or message.delivery.duplicate):
                 repeated.add(message.agent)
         self._record({agent: its for agent, its in said.items() if its}, repeated)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -14,6 +14,7 @@ from broker.contract.limits import MAX_SIGNED_FRAME_BYTES
 from broker.contract.messages import MAX_BLOB_CHUNK_BYTES, Ack, Control, Status
 from broker.contract.states import ControlAction, ErrorCode
 from broker.contract.topics import Channel, Topics
+from broker.contract.trace_context import TraceContext
 from broker.ledger.agents import AgentState
 from broker.ledger.ledger import Ledger
 from broker.ledger.outbox import Claimed, DueCommand
@@ -21,7 +22,9 @@ from broker.ledger.shares import LEAST_SHARE
 from broker.mqtt.inbound import Inbound
 from broker.server.blob_requests import BlobRequests
 from broker.server.receiver import Receiver
+from broker.server.traces import ServerTraces
 from broker.server.watch import ServerWatch
+from broker.server.wire import Wire
 from broker.signing.hold import Hold
 from broker.signing.signer import Signer
 from broker.system.log_throttle import LogThrottle
@@ -47,37 +50,13 @@ _NEWS_S = 60.0  # after a connection: until the statuses and results that waited
 _T = TypeVar("_T")
 
 
-class Wire(Protocol):
-    """The part of an MQTT connection that the server uses."""
-
-    @property
-    def backlog(self) -> int:
-        """How many messages the broker has not confirmed yet."""
-
-    @property
-    def backlog_bytes(self) -> int:
-        """How long these messages are together, without their topics."""
-
-    @property
-    def max_packet_bytes(self) -> int:
-        """The length of the longest MQTT packet that the broker takes."""
-
-    def max_payload_bytes(self, topic: str) -> int:
-        """Return the length of the longest payload that fits into such a packet on this topic."""
-
-    def filled_payload_bytes(self, topic: str) -> int:
-        """Return how long to make a payload on this topic that can be divided."""
-
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
-        """Publish at QoS 1 without blocking; False means that it was dropped."""
-
-
 class Server:
     """Commands a fleet. Owns no thread: `receive` processes messages, `step` sends what is due.
 
     Safe against message loss in both directions: commands are resent until the agent has accepted them, and a result is
     committed to the ledger before its ack is sent. A `signer` signs commands, cancels and acks, and decides for which
-    agents they must be held: those stay in the ledger until the agent would accept them. All methods raise LedgerError
+    agents they must be held: those stay in the ledger until the agent would accept them. `traces` makes spans of
+    commands that are part of a trace. All methods raise LedgerError
     when the ledger fails, and SigningKeyError when the keys cannot be read.
     """
 
@@ -90,8 +69,10 @@ class Server:
         monotonic: Callable[[], float] = time.monotonic,
         on_status: Callable[[Status], None] = lambda _: None,
         watch: ServerWatch | None = None,
+        traces: ServerTraces | None = None,
     ) -> None:
         self._ledger = ledger
+        self._traces = traces
         self._wire = wire
         self._topics = topics
         self._signer = signer
@@ -174,7 +155,7 @@ class Server:
             for agent, ids in _by_agent(claimed.cancels):
                 self._publish(agent, Channel.CONTROL, [Control(ControlAction.CANCEL, command_id) for command_id in ids])
             for agent, commands in _by_agent(claimed.commands):
-                self._publish_commands(agent, commands)
+                self._send_commands(agent, commands)
             self._note_served(agents, claimed)
         self._answer_blob_requests()
 
@@ -272,14 +253,19 @@ class Server:
                 limit = self._wire.max_packet_bytes
                 self._warn("message_too_long", agent, bytes=str(too_long), limit=str(limit))
 
-    def _publish_commands(self, agent: str, commands: Sequence[DueCommand]) -> None:
+    def _send_commands(self, agent: str, commands: Sequence[DueCommand]) -> None:
+        parts = [(commands, None)] if self._traces is None else self._traces.sending(agent, commands)
+        for some, trace in parts:
+            self._publish_commands(agent, some, trace)
+
+    def _publish_commands(self, agent: str, commands: Sequence[DueCommand], trace: TraceContext | None = None) -> None:
         """Publish commands likewise. One that is too long for the broker is completed with an error.
 
         Sent, it would end the connection.
         """
         room = self._room_of_frame(agent, Channel.COMMAND)
         for frame in joined_frames([it.message for it in commands], Channel.COMMAND, room):
-            if (too_long := self._publish_frame(agent, Channel.COMMAND, frame)) is not None:
+            if (too_long := self._publish_frame(agent, Channel.COMMAND, frame, trace)) is not None:
                 self._give_up(agent, next(it.id for it in commands if it.message == frame), too_long)
 
     def _room_of_frame(self, agent: str, channel: Channel) -> int:
@@ -287,7 +273,9 @@ class Server:
         filled = self._wire.filled_payload_bytes(self._topics.of(agent, channel))
         return max(1, min(MAX_SIGNED_FRAME_BYTES, filled * 3 // 4 - _BESIDE_FRAME_BYTES))
 
-    def _publish_frame(self, agent: str, channel: Channel, frame: bytes) -> int | None:
+    def _publish_frame(
+        self, agent: str, channel: Channel, frame: bytes, trace: TraceContext | None = None
+    ) -> int | None:
         """Publish a frame unless its agent is held; return its length if it is too long, as one message can be."""
         topic = self._topics.of(agent, channel)
         payload = self._signer.sign(agent, channel, frame) if self._signer else frame
@@ -295,7 +283,7 @@ class Server:
             return None
         if len(payload) > self._wire.max_payload_bytes(topic):
             return len(payload)
-        self._wire.publish(topic, payload)
+        self._wire.publish(topic, payload, trace=trace)
         return None
 
     def _give_up(self, agent: str, command_id: str, size: int) -> None:

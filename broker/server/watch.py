@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from broker.contract.messages import Ack
 from broker.contract.states import ErrorCode
+from broker.contract.trace_context import TraceContext
 from broker.ledger.outbox import Claimed
 from broker.ledger.turns import RecordedTurn, Said
 
@@ -17,6 +18,9 @@ class ServerWatch:
 
     def claimed(self, claimed: Claimed) -> None:
         """Commands and cancels are to be published now."""
+
+    def arrived(self, agent: str, said: Sequence[Said], trace: TraceContext) -> None:
+        """An agent has said this in a message with the context of a trace; `recording` follows."""
 
     def recording(self) -> None:
         """What agents have said will now be recorded."""

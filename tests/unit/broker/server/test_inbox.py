@@ -60,7 +60,7 @@ class NarrowInbox:
 
     filled_payload_bytes = max_payload_bytes
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: object = None) -> bool:
         self.sent.append((topic, payload))
         return True
 
