@@ -24,6 +24,8 @@ from broker.mqtt.connection import MqttConnection
 from broker.system.command_log import CommandLog
 from broker.system.retry import growing_waits
 from broker.system.service_manager import ServiceManager
+from broker.tracing.opening import opened_tracer, tracing
+from broker.tracing.port import Tracer
 from consumer.active_response.protected_targets import ProtectedTargets
 from consumer.active_response.responses import DIRECTORY, ActiveResponses
 from consumer.comms.client import AgentCommsClient
@@ -34,6 +36,7 @@ from consumer.engine.process_report import ProcessReport
 from consumer.engine.readiness import Readiness
 from consumer.engine.round_trip import RoundTrip
 from consumer.engine.status import StatusBuilder, boot_id
+from consumer.engine.traces import AgentTraces
 from consumer.engine.watch import AgentWatches
 from consumer.enrolment.relocation import Relocation
 from consumer.enrolment.renewal import Renewal
@@ -116,6 +119,7 @@ class Agent:
     `origins` names the source of each value of `config`, as `consumer.config.origins` returns it. `restarted_by` is the
     id of the command that replaced the previous process (`RESTARTED_BY` in its environment). `service_manager` is
     notified of each turn. `test_replacement` is called before the process is replaced, which is not done if it refuses.
+    `tracer` takes the place of the configured one, and is closed by `run`.
     Raises StoreError or StateDirectoryInUse if the state directory cannot be used, MqttError if the broker's URL is
     invalid, HandlerTableError if two handlers claim the same type, ConfigurationError if the agent would reject every
     command.
@@ -133,6 +137,7 @@ class Agent:
         restarted_by: str | None = None,
         service_manager: ServiceManager | None = None,
         test_replacement: ReplacementTest | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.config = config
         self.incarnation = uuid.uuid4().hex
@@ -170,6 +175,7 @@ class Agent:
         self._relocation = self._build_relocation()
         self._status.problems.report(Problem.ENROLMENT, self._enrolments.damage)
         self._counts = AgentCounts() if config.metrics_listen is not None else None
+        self._tracer = tracer or opened_tracer(config.traces, "acm-agent", config.agent)
         self._core = self._build_core(added, origins or {}, restarted_by)
 
     def _build_responses(self) -> ActiveResponses:
@@ -242,6 +248,7 @@ class Agent:
         )
         readiness = Readiness(self._connection.readiness_problem, round_trip)
         commands = AgentCommandLog(self.config.agent, CommandLog(partial(datetime.now, UTC)), self._trusted_clock)
+        traces = self._build_traces()
         parts = AgentDependencies(
             self._store,
             self._comms,
@@ -251,7 +258,8 @@ class Agent:
             self._relocation,
             readiness,
             self._background_tasks(),
-            AgentWatches(commands, *([self._counts] if self._counts is not None else [])),
+            AgentWatches(commands, *(it for it in (self._counts, traces) if it is not None)),
+            traces,
         )
         runtime = HandlerRuntime(
             self._service.service,
@@ -276,6 +284,11 @@ class Agent:
         )
         handlers = {**built_in, **added}
         return AgentCore(self.config, parts, runtime, self._status, handlers, incarnation=self.incarnation)
+
+    def _build_traces(self) -> AgentTraces | None:
+        if self._tracer is None:
+            return None
+        return AgentTraces(self._tracer, self.config.agent, Topics(self.config.topic_prefix), self._trusted_clock)
 
     def _background_tasks(self) -> list[BackgroundTask]:
         tasks: list[BackgroundTask] = [self._responses.reversals, *self._service.tasks, self._after_proof]
@@ -374,6 +387,7 @@ class Agent:
 
     def _prepare_end(self, last_first: contextlib.ExitStack) -> None:
         last_first.callback(self._log_end)
+        last_first.enter_context(tracing(self._tracer))
         last_first.callback(self._store.close)
         last_first.push(self._process_report)  # while the lock of the store keeps the next process from writing its own
         last_first.callback(self._service.shut_down)

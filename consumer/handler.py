@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from broker.contract.limits import MAX_FRAME_BYTES
 from broker.contract.messages import Command, Output
 from broker.contract.states import ErrorCode
+from broker.contract.trace_context import TraceContext
+from broker.tracing.environment import variables_of
 from consumer.errors import HandlerTableError
 from consumer.observer import LogObserver, Observer
 from consumer.ports import Blobs, Clock, Service, StoredCommand
@@ -94,6 +96,8 @@ class Context:
     `download`, `confinement` and `blobs` are the settings and the source that `downloader` and `bounds` work with.
     `max_result_bytes` returns how long a result may be now; of a longer one, parts are left out. `leftovers` removes
     files, and the status names those that it could not remove. The status shows what is reported to `progress`.
+    `trace` is the context of the run, if it is part of a trace that is recorded; programs within `bounds` get it in
+    their environment.
     """
 
     clock: Clock
@@ -109,6 +113,7 @@ class Context:
     max_result_bytes: Callable[[], int] = lambda: MAX_FRAME_BYTES
     leftovers: Leftovers = field(default_factory=Leftovers)
     progress: HandlerProgress = field(default_factory=HandlerProgress)
+    trace: TraceContext | None = None
 
     def downloader(self) -> "Downloader":
         """Return a downloader of artifacts that observes this command's deadline."""
@@ -129,7 +134,8 @@ class Context:
 
     def bounds(self) -> Bounds:
         """Return the bounds of another program: this command's deadline, and the limits and user of `[programs]`."""
-        return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.confinement)
+        traced = variables_of(self.trace)
+        return Bounds(self.clock, self.deadline, self.cancelled, confinement=self.confinement, environment=traced)
 
     def failure_code(self) -> ErrorCode:
         """Return the code of a failure now: cancelled, timed out, or failed."""

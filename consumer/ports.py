@@ -99,6 +99,9 @@ class StoredCommand(msgspec.Struct, frozen=True):
     `signed_by` has the ids of the trusted keys that had signed it on arrival, and is empty if it was unsigned. It is
     None in rows of an earlier version of the agent, which did not store it.
 
+    `trace` is the text of the context in which it arrived, if it is part of a trace that is recorded; once it has run,
+    that of its run.
+
     With `damage`, one sentence, the disk has altered the command or its result: `command` has nothing but its id, or a
     done command has no `result`.
     """
@@ -112,6 +115,7 @@ class StoredCommand(msgspec.Struct, frozen=True):
     result: EncodedFeedback | None = None
     signed_by: tuple[str, ...] | None = ()
     damage: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,9 @@ class CommandStore(Protocol):
     def count_start(self) -> None:
         """Count one more start of the agent."""
 
-    def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
+    def store_command(
+        self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = (), trace: str | None = None
+    ) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
 
     def advance_sequence(self, sequence: SequenceNumber) -> None:

@@ -19,6 +19,7 @@ from broker.contract.fields import FileName
 from broker.contract.secrets import MASK, mask_url_passwords
 from broker.contract.topics import InvalidName, Topics, check_agent_name
 from broker.mqtt.address import MqttError, parse_url
+from broker.tracing.port import Traces
 from consumer.errors import ConfigurationError
 
 __all__ = [
@@ -273,7 +274,8 @@ class Secret(str):
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The agent's configuration. Durations are in seconds.
 
-    `metrics_listen` is the loopback address, HOST:PORT, at which it serves its metrics (None: nowhere).
+    `metrics_listen` is the loopback address, HOST:PORT, at which it serves its metrics (None: nowhere). With `traces`
+    it exports spans of the commands that are traced, to where OTEL_* in the environment says.
     """
 
     agent: str
@@ -285,6 +287,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     kill_grace_s: float = 5.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_listen: str | None = None
+    traces: Traces = "off"
     service: ServiceConfig = ServiceConfig()
     download: DownloadConfig = DownloadConfig()
     active_response: ActiveResponseConfig = ActiveResponseConfig()

@@ -9,6 +9,7 @@ from broker.contract.codec import encode, encode_status, joined_frames
 from broker.contract.limits import LIMITS
 from broker.contract.messages import BlobRequest, Status
 from broker.contract.topics import Channel, Topics
+from broker.contract.trace_context import TraceContext
 from broker.mqtt.delivery import Delivery
 from broker.mqtt.inbound import Inbound, addressed
 from broker.system.log_throttle import LogThrottle
@@ -32,8 +33,8 @@ class Connection(Protocol):
     def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Send the PUBACKs."""
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
-        """Publish at QoS 1 without blocking; return False if the message was dropped."""
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: TraceContext | None = None) -> bool:
+        """Publish at QoS 1 without blocking, with a context for the receiver; return False if it was dropped."""
 
     def max_payload_bytes(self, topic: str) -> int:
         """Return the length of the longest payload that may be published on this topic."""
@@ -90,13 +91,13 @@ class AgentCommsClient:
         room = self._connection.filled_payload_bytes(self._topics.of(self._agent, channel))
         return min(LIMITS[channel].frame_bytes, room)
 
-    def send_feedback(self, encoded: Sequence[bytes]) -> None:
+    def send_feedback(self, encoded: Sequence[bytes], trace: TraceContext | None = None) -> None:
         """Publish feedback, one JSON object each, in as few frames as fit; never blocks, may be lost.
 
-        Feedback that is longer than `max_frame_bytes` is dropped.
+        Feedback that is longer than `max_frame_bytes` is dropped. `trace` is the context for its receiver.
         """
         for frame in joined_frames(encoded, Channel.FEEDBACK, self.filled_frame_bytes(Channel.FEEDBACK)):
-            self._publish(Channel.FEEDBACK, frame)
+            self._publish(Channel.FEEDBACK, frame, trace=trace)
 
     def publish_status(self, status: Status) -> None:
         """Publish the retained status, cut to what the broker takes; may be lost."""
@@ -106,8 +107,10 @@ class AgentCommsClient:
         """Ask for a part of a blob, from any thread; may be lost."""
         self._publish(Channel.BLOB_REQUEST, encode([request]))
 
-    def _publish(self, channel: Channel, payload: bytes, *, retain: bool = False) -> None:
-        self._connection.publish(self._topics.of(self._agent, channel), payload, retain)
+    def _publish(
+        self, channel: Channel, payload: bytes, *, retain: bool = False, trace: TraceContext | None = None
+    ) -> None:
+        self._connection.publish(self._topics.of(self._agent, channel), payload, retain, trace)
 
     def _drop(self, delivery: Delivery) -> None:
         self._throttle.warn(_log, "unknown_topic", topic=delivery.topic[:200])

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from sys import intern
 
-from broker.contract.messages import Command
 from broker.system.command_log import CommandLine, CommandLog, command_line
 from consumer.engine.watch import AgentWatch
 from consumer.ports import Clock, StoredCommand
@@ -22,10 +21,11 @@ class AgentCommandLog(AgentWatch):
         self._begun: dict[str, datetime] = {}
         self._unacked: dict[str, str] = {}
 
-    def stored(self, commands: Sequence[Command]) -> None:
+    def stored(self, commands: Sequence[StoredCommand]) -> None:
         """Log the commands that have arrived."""
         now = self._log.moment()
-        self._log.add(*[command_line(now, "command_accepted", self._agent, it.id, it.type) for it in commands])
+        asked = [stored.command for stored in commands]
+        self._log.add(*[command_line(now, "command_accepted", self._agent, it.id, it.type) for it in asked])
 
     def begins(self, stored: StoredCommand) -> None:
         """Note the begin of a command; it is logged with the next turn of the main loop."""

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from consumer.engine.refusals import Refusals
 from consumer.engine.sealing import shortened
 from consumer.engine.start_check import StartCheck
 from consumer.engine.status import StatusBuilder
+from consumer.engine.traces import AgentTraces
 from consumer.engine.watch import AgentWatch
 from consumer.errors import StoreFull, StoreLocked
 from consumer.handler import Context, Handler, Replacement, ReplacementTest
@@ -53,7 +55,10 @@ _HOUSEKEEPING_INTERVAL_S = 3600.0
 
 @dataclass(frozen=True)
 class AgentDependencies:
-    """The parts that the core uses. It steps the `tasks`, and sets `readiness.has_stored`."""
+    """The parts that the core uses. It steps the `tasks`, and sets `readiness.has_stored`.
+
+    Without `traces`, nothing is kept of the traces that commands are part of.
+    """
 
     store: CommandStore
     comms: AgentCommsClient
@@ -64,6 +69,7 @@ class AgentDependencies:
     readiness: Readiness
     tasks: Sequence[BackgroundTask] = ()
     watch: AgentWatch = field(default_factory=AgentWatch)
+    traces: AgentTraces | None = None
 
 
 @dataclass(frozen=True)
@@ -131,12 +137,19 @@ class AgentCore:
         )
         start_check = StartCheck(self._server_clock, verifier.check_signers)
         context = self._build_context(config, runtime)
-        self._executor = self._build_executor(config, runtime, context, handlers, feedback, start_check, parts.watch)
+        self._executor = self._build_executor(config, runtime, context, handlers, feedback, start_check, parts)
         self._gaps = Gaps(store, feedback, clock)
         self._receiver = CommandReceiver(
-            store, feedback, self._server_clock, verifier, parts.trust, refusals, self._gaps
+            store,
+            feedback,
+            self._server_clock,
+            verifier,
+            parts.trust,
+            refusals,
+            self._gaps,
+            keeps_traces=parts.traces is not None,
         )
-        self._outbox = FeedbackOutbox(store, clock, watch=parts.watch)
+        self._outbox = FeedbackOutbox(store, clock, watch=parts.watch, keeps_traces=parts.traces is not None)
         self._manager = CommandManager(
             store,
             self._executor,
@@ -172,7 +185,7 @@ class AgentCore:
         handlers: Mapping[str, Handler[Any]],
         feedback: FeedbackFactory,
         start_check: StartCheck,
-        watch: AgentWatch,
+        parts: AgentDependencies,
     ) -> Executor:
         return Executor(
             handlers,
@@ -183,9 +196,10 @@ class AgentCore:
             grace_s=config.kill_grace_s,
             report=feedback.result_of,
             start_check=start_check,
-            on_begin=watch.begins,
+            on_begin=parts.watch.begins,
             on_finished=runtime.wake,
             test_replacement=runtime.test_replacement,
+            traces=parts.traces,
         )
 
     @property
@@ -307,6 +321,11 @@ class AgentCore:
             self._parts.watch.gap_reported()
         comms.send_feedback([shortened(item, max_bytes) for item in (*gaps, *self._outbox.take_due())])
         comms.send_feedback(self._parts.readiness.round_trip.take_due())
+        traces = self._parts.traces
+        if traces is not None:
+            for traced in self._outbox.take_traced():
+                encoded = [shortened(traced.encoded, max_bytes)]
+                traces.sending(traced, partial(comms.send_feedback, encoded))
 
     def _update_status(self) -> None:
         self._status.clock_behind_s = self._server_clock.behind_s

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,7 +16,9 @@ from broker.contract.messages import Command, RunningProgress
 from broker.contract.states import ErrorCode
 from broker.errors import ExposedFileError
 from broker.system.log_throttle import LogThrottle
+from broker.tracing.port import Span
 from consumer.engine.start_check import StartCheck, not_run_again
+from consumer.engine.traces import AgentTraces
 from consumer.errors import ConsumerError
 from consumer.handler import AgentRestart, Context, Handler, Interruption, ReplacementTest, Result
 from consumer.ports import Clock, EncodedFeedback, StoredCommand
@@ -54,6 +56,7 @@ class _Run:
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: HandlerProgress = field(default_factory=HandlerProgress)
     cancelled_ids: set[str] = field(default_factory=set)
+    span: Span | None = None
     abandoned: bool = False
     is_started: bool = False
 
@@ -63,7 +66,7 @@ class Executor:
     the agent.
 
     `report` makes the feedback of what a handler returned, whatever that is; it is called by the worker, as is
-    `test_replacement` when a handler requests a new process of the same program.
+    `test_replacement` when a handler requests a new process of the same program. `traces` makes the spans of runs.
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class Executor:
         on_finished: Callable[[], None],
         on_begin: Callable[[StoredCommand], None] = lambda _: None,
         test_replacement: ReplacementTest | None = None,
+        traces: AgentTraces | None = None,
     ) -> None:
         self.handlers = handlers
+        self._traces = traces
         # Once for all commands: dataclasses.replace for each would take three times as long.
         shared = {member.name: getattr(context, member.name) for member in fields(context)}
         self._context_until = partial(Context, **{**shared, "deadline": 0.0, "cancelled": None, "progress": None})
@@ -168,7 +173,7 @@ class Executor:
             f"The handler did not end within {self._timeout(stored.command):g} s, nor when it was cancelled; "
             "it was abandoned and may still have an effect."
         )
-        return self._ended(stored, Result(message, code=ErrorCode.TIMED_OUT))
+        return self._with_span_ended(run, self._ended(stored, Result(message, code=ErrorCode.TIMED_OUT)))
 
     def _ended(self, stored: StoredCommand, result: Any) -> Finished:
         wants_process = isinstance(result, AgentRestart) and isinstance(result.program, str | None)
@@ -201,7 +206,11 @@ class Executor:
         while (begun := self._begin(run)) is not None:
             stored, context = begun
             self._on_begin(stored)
-            ended = self._ended(stored, self._result_of(stored, context, stored.command.id in run.cancelled_ids))
+            was_cancelled = stored.command.id in run.cancelled_ids
+            if run.span is None:
+                ended = self._ended(stored, self._result_of(stored, context, was_cancelled))
+            else:
+                ended = self._traced(run, run.span, stored, context, was_cancelled)
             with run.lock:
                 if run.abandoned:
                     self._hung.pop(id(run), None)
@@ -222,7 +231,28 @@ class Executor:
             if run.cancelled.is_set():  # of the command before; a new event for each would be 3 % of a command's cost
                 run.cancelled = threading.Event()
             run.progress.clear()
-            return stored, self._context_until(deadline=run.deadline, cancelled=run.cancelled, progress=run.progress)
+            context = self._context_until(deadline=run.deadline, cancelled=run.cancelled, progress=run.progress)
+            run.span = None
+            if stored.trace is None or self._traces is None:
+                return stored, context
+            run.span = self._traces.running(stored)
+            return stored, replace(context, trace=run.span.context if run.span is not None else None)
+
+    def _traced(self, run: _Run, span: Span, stored: StoredCommand, context: Context, was_cancelled: bool) -> Finished:
+        assert self._traces is not None
+        with self._traces.using(span):
+            result = self._result_of(stored, context, was_cancelled)
+        return self._with_span_ended(run, self._ended(stored, result))
+
+    def _with_span_ended(self, run: _Run, ended: Finished) -> Finished:
+        """End the span of a run, if it has one; its result then belongs to that span."""
+        span = run.span
+        if span is None or self._traces is None:
+            return ended
+        self._traces.ended(span, None if isinstance(ended.result, AgentRestart) else ended.result.feedback)
+        if span.context is None:
+            return ended
+        return Finished(msgspec.structs.replace(ended.stored, trace=span.context.text), ended.result)
 
     def _result_of(self, stored: StoredCommand, context: Context, was_cancelled: bool) -> Any:
         command = stored.command

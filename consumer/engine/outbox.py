@@ -8,8 +8,10 @@ from math import inf
 
 from broker.contract.messages import Ack
 from broker.contract.states import FeedbackKind
+from broker.contract.trace_context import TraceContext
 from broker.system.retry import growing_wait
 from consumer.engine.resend_delay import ResendDelay
+from consumer.engine.traces import TracedResult
 from consumer.engine.watch import AgentWatch
 from consumer.ports import Clock, CommandStore, Notice, StoredCommand
 
@@ -32,6 +34,8 @@ class _Waiting:
     sent_at: float = -inf
     due: float = 0.0
     times_sent: int = 0
+    trace: TraceContext | None = None
+    command_type: str = ""
 
 
 # design.md: "A window of results is sent again"
@@ -40,7 +44,7 @@ class FeedbackOutbox:
 
     Other feedback (notices) is delayed briefly: most commands end within that time, and the result makes it obsolete.
     `unreadable` has the ids of results that could not be read again from the store, until it is cleared. `wait` returns
-    the seconds after each sending, by the number of those before it.
+    the seconds after each sending, by the number of those before it. With `keeps_traces`, results know theirs.
     """
 
     def __init__(
@@ -49,8 +53,12 @@ class FeedbackOutbox:
         clock: Clock,
         wait: Callable[[int], float] = growing_wait,
         watch: AgentWatch | None = None,
+        *,
+        keeps_traces: bool = False,
     ) -> None:
         self._store = store
+        self._keeps_traces = keeps_traces
+        self._traced: list[TracedResult] = []
         self._watch = watch or AgentWatch()
         self._clock = clock
         self._wait = wait
@@ -80,7 +88,9 @@ class FeedbackOutbox:
         if self._notices:
             for kind in (FeedbackKind.ACCEPTED, FeedbackKind.PROGRESS):
                 self._notices.pop((command_id, kind), None)
-        self._waiting[command_id] = _Waiting(result.feedback.digest, encoded)
+        self._waiting[command_id] = waiting = _Waiting(result.feedback.digest, encoded)
+        if stored.trace is not None and self._keeps_traces:
+            waiting.trace, waiting.command_type = TraceContext.of_text(stored.trace), stored.command.type
 
     def add_notices(self, notices: Iterable[Notice]) -> None:
         """Queue feedback that is sent once, or not at all if a result replaces it first."""
@@ -96,9 +106,17 @@ class FeedbackOutbox:
         self._resend_at = 0.0
 
     def take_due(self, limit: int = 500) -> list[bytes]:
-        """Return the encoded feedback that is due, at most `limit` results, and schedule each result again."""
+        """Return the encoded feedback that is due, at most `limit` results, and schedule each result again.
+
+        Those of traces are not among it: `take_traced` returns them.
+        """
         now = self._clock.monotonic()
         return [*self._take_notices(now), *self._take_results(now, limit)]
+
+    def take_traced(self) -> list[TracedResult]:
+        """Return the results of traces that were due when `take_due` was called: each is a message of its own."""
+        traced, self._traced = self._traced, []
+        return traced
 
     def _take_notices(self, now: float) -> list[bytes]:
         if self._notices_due > now:
@@ -139,8 +157,12 @@ class FeedbackOutbox:
             self._waiting[command_id] = self._waiting.pop(command_id)  # others have not been sent again for as long
             item.times_sent = 0
             self._resend_at = 0.0
-        encoded, item.encoded = item.encoded, None
-        return encoded or self._read(command_id)
+        is_first = item.encoded is not None
+        encoded, item.encoded = item.encoded or self._read(command_id), None
+        if item.trace is None or encoded is None:
+            return encoded
+        self._traced.append(TracedResult(command_id, item.command_type, encoded, item.trace, is_first))
+        return None
 
     def _read(self, command_id: str) -> bytes | None:
         stored = self._store.find(command_id)

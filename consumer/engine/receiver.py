@@ -20,7 +20,7 @@ from consumer.engine.gaps import Gaps
 from consumer.engine.refusals import Refusals
 from consumer.errors import EnrolmentError, StoreFull
 from consumer.handler import Result, check_expiry
-from consumer.ports import Clock, CommandStore, EncodedFeedback, Notice
+from consumer.ports import Clock, CommandStore, EncodedFeedback, Notice, StoredCommand
 from consumer.trust.plausibility import check_epoch, check_version
 from consumer.trust.ports import TrustedKeys
 from consumer.trust.refusal import Refusal
@@ -37,7 +37,8 @@ _log = structlog.get_logger(__name__)
 class CommandReceiver:
     """Decides whether to store each received command. An invalid message is refused and never blocks the next one.
 
-    `stored` are the commands that the last call of `receive` has stored.
+    `stored` are the commands that the last call of `receive` has stored; with `keeps_traces`, they have the contexts of
+    their messages.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class CommandReceiver:
         trusted_keys: TrustedKeys,
         refusals: Refusals,
         gaps: Gaps,
+        *,
+        keeps_traces: bool = False,
     ) -> None:
         self._store = store
         self._feedback = feedback
@@ -57,7 +60,8 @@ class CommandReceiver:
         self._trusted_keys = trusted_keys
         self._refusals = refusals
         self._gaps = gaps
-        self.stored: list[Command] = []
+        self._keeps_traces = keeps_traces
+        self.stored: list[StoredCommand] = []
 
     def receive(self, messages: Sequence[Inbound]) -> list[Notice]:
         """Store the accepted commands, all or none, and return the feedback to send after the commit.
@@ -87,8 +91,13 @@ class CommandReceiver:
             self._refusals.refuse(opened.refusal, topic=topic)
         else:
             self._refusals.accepted()
-        answers = [self._admit(command, opened, now) for command in commands]
+        trace = self._trace_of(message) if message.delivery.trace is not None else None
+        answers = [self._admit(command, opened, now, trace) for command in commands]
         return [answer for answer in answers if answer is not None]
+
+    def _trace_of(self, message: Inbound) -> str | None:
+        trace = message.delivery.trace
+        return trace.text if trace is not None and trace.is_sampled and self._keeps_traces else None
 
     def _open(self, message: Inbound) -> ReceivedFrame:
         if message.retained:
@@ -106,7 +115,7 @@ class CommandReceiver:
         known = self._store.find_id(stem) if delivery.duplicate else None
         return known or stem + uuid.uuid4().hex[:12]
 
-    def _admit(self, command: Command, opened: ReceivedFrame, now: datetime) -> Notice | None:
+    def _admit(self, command: Command, opened: ReceivedFrame, now: datetime, trace: str | None) -> Notice | None:
         known = self._answer_if_known(command)
         if opened.refusal is not None:
             return known or self._refuse(command, ErrorCode.REJECTED, opened.refusal.message, RefusedMessage())
@@ -119,9 +128,9 @@ class CommandReceiver:
             return known
         if refusal is not None:
             return self._reject(command, refusal)
-        return self._admit_new(command, opened, now)
+        return self._admit_new(command, opened, now, trace)
 
-    def _admit_new(self, command: Command, opened: ReceivedFrame, now: datetime) -> Notice | None:
+    def _admit_new(self, command: Command, opened: ReceivedFrame, now: datetime, trace: str | None) -> Notice | None:
         if self._has_ended_epoch(command):
             self._ignore(command)
             return None
@@ -134,10 +143,9 @@ class CommandReceiver:
             return None
         try:
             # design.md: "The signers of a command are stored with it"
-            self._store.store_command(command, now, opened.signed_by)
+            self.stored.append(self._store.store_command(command, now, opened.signed_by, trace))
         except StoreFull as error:
             return self._turn_away(command, str(error))
-        self.stored.append(command)
         return self._feedback.accepted(command)
 
     # design.md: "A full disk stops new commands, not the reporting of old ones"

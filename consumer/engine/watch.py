@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from broker.contract.messages import Command
 from consumer.ports import StoredCommand
 
 __all__ = [
@@ -14,7 +13,7 @@ __all__ = [
 class AgentWatch:
     """Notified of what the agent has done, once it is committed; ignores it."""
 
-    def stored(self, commands: Sequence[Command]) -> None:
+    def stored(self, commands: Sequence[StoredCommand]) -> None:
         """These commands have arrived."""
 
     def begins(self, stored: StoredCommand) -> None:
@@ -45,7 +44,7 @@ class AgentWatches(AgentWatch):
     def __init__(self, *watches: AgentWatch) -> None:
         self._watches = watches
 
-    def stored(self, commands: Sequence[Command]) -> None:
+    def stored(self, commands: Sequence[StoredCommand]) -> None:
         """Pass it on."""
         for watch in self._watches:
             watch.stored(commands)

@@ -162,7 +162,9 @@ class DiskCommandStore:
             self.starts += 1
             self._head_changed = True
 
-    def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
+    def store_command(
+        self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = (), trace: str | None = None
+    ) -> StoredCommand:
         """Append a pending command; advances last_sequence if the command has a sequence."""
         with self.transaction():
             if self._full:
@@ -170,7 +172,7 @@ class DiskCommandStore:
             self._arrival += 1
             self._head_changed = True
             key = command_key(self._arrival, command.id)
-            stored = self._live.add_command(key, command, received_at, signed_by)
+            stored = self._live.add_command(key, command, received_at, signed_by, trace)
             if command.sequence is not None:
                 self.last_sequence = command.sequence
             self._journal.accepted(command)

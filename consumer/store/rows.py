@@ -51,12 +51,13 @@ SENTINEL, GENERATION, HEAD, CHECK = "m/sentinel", "m/store_generation", "m/head"
 
 
 # design.md: "A command's row is written once; its result is a second row."
-class CommandRow(msgspec.Struct, frozen=True):
-    """The row of a command, written once; earlier versions did not write `signed_by`."""
+class CommandRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The row of a command, written once; earlier versions did not write `signed_by` and `trace`."""
 
     command: Command
     received_at: datetime
     signed_by: tuple[str, ...] | None = None
+    trace: str | None = None
 
 
 class Processing(msgspec.Struct, frozen=True):
@@ -172,5 +173,13 @@ def assemble(
     started_at = result.feedback.started_at if result else begun.started_at if begun else None
     begun_by = begun.begun_by if begun else None
     return StoredCommand(
-        key, arrived.command, state, arrived.received_at, started_at, begun_by, result, arrived.signed_by
+        key,
+        arrived.command,
+        state,
+        arrived.received_at,
+        started_at,
+        begun_by,
+        result,
+        arrived.signed_by,
+        trace=arrived.trace,
     )

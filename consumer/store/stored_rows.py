@@ -121,13 +121,13 @@ class StoredRows:
         return Gone(command_id, result.feedback.digest or "", result.feedback.code)
 
     def add_command(
-        self, key: str, command: Command, received_at: datetime, signed_by: tuple[str, ...]
+        self, key: str, command: Command, received_at: datetime, signed_by: tuple[str, ...], trace: str | None
     ) -> StoredCommand:
         """Add a pending command."""
-        row = encode(CommandRow(command, received_at, signed_by))
+        row = encode(CommandRow(command, received_at, signed_by, trace))
         self._commands.add(key, row)
         self.index.add(key, command.id)
-        stored = StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
+        stored = StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by, trace=trace)
         if len(self._fresh) < _FRESH and len(row) <= _SHORT:
             self._fresh[key] = stored
         return stored

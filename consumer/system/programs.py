@@ -49,7 +49,8 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 class Bounds:
     """How long a program may run, the event that cancels it, and its confinement.
 
-    `deadline` is in seconds of the clock's `monotonic()`; `grace_s` is the time between TERM and KILL.
+    `deadline` is in seconds of the clock's `monotonic()`; `grace_s` is the time between TERM and KILL. It gets
+    `environment` beside its own variables.
     """
 
     clock: Clock
@@ -57,6 +58,7 @@ class Bounds:
     cancelled: threading.Event = field(default_factory=threading.Event)
     grace_s: float = 2.0
     confinement: Confinement = Confinement()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def as_agent(self) -> Self:
         """Return the same bounds for a program that needs the rights of the agent's own user."""
@@ -97,8 +99,11 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def environment_of_service() -> dict[str, str]:
-    """Return the environment without the agent's own variables (ACM_*), for the managed service."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ACM_")}
+    """Return the environment without the agent's own variables, for the managed service.
+
+    These are ACM_*, and OTEL_*, by which the service would export under the agent's name, with its credentials.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ACM_", "OTEL_"))}
 
 
 class _Stream:
@@ -137,7 +142,7 @@ class Program:
         self._stdout, self._stderr = _Stream(), _Stream()
         try:
             given = clean_environment() if environment is None else environment
-            self._child = _launched(argv, bounds, given, cwd)
+            self._child = _launched(argv, bounds, {**given, **bounds.environment}, cwd)
         except LauncherFailed as error:
             raise ProgramError(
                 f"The agent could not start {argv[0]}: {error.strerror}.", code="launcher_failed"

@@ -65,6 +65,17 @@ def test_commands_keep_their_order_of_arrival_after_reopening(reopen: Reopen) ->
     assert store.last_sequence == SequenceNumber(7, 3)
 
 
+def test_trace_of_a_command_is_kept_until_it_is_deleted(reopen: Reopen) -> None:
+    reopen().store_command(command("a"), NOW, ("key",), "00-trace")
+    reopen().store_command(command("b"), NOW, ("key",))
+    first, second = reopen().get_next_commands(9)
+    assert (first.trace, second.trace) == ("00-trace", None)
+    begun = reopen().mark_processing(first, NOW, "i1")
+    assert [it.trace for it in (begun, *reopen().in_processing())] == ["00-trace"] * 2
+    done = reopen().mark_completed(begun, stored_result("a"))
+    assert [it.trace for it in (done, *reopen().with_results())] == ["00-trace"] * 2
+
+
 def test_command_goes_through_all_states(reopen: Reopen) -> None:
     store = reopen()
     store.mark_processing(store.store_command(command("a"), NOW), NOW, "me")

@@ -59,11 +59,12 @@ def test_a_restart_gives_a_new_incarnation(child_service: Make) -> None:
 
 def test_service_does_not_get_the_agents_variables(child_service: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACM_BROKER", "mqtts://me:hush@broker")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush")
     monkeypatch.setenv("GIVEN", "to the service")
     state = child_service(SLEEP).start(monotonic() + 10)
     environment = Path(f"/proc/{(state.detail or {})['pid']}/environ").read_text().split("\0")
     assert "GIVEN=to the service" in environment
-    assert not [entry for entry in environment if entry.startswith("ACM_")]
+    assert not [entry for entry in environment if entry.startswith(("ACM_", "OTEL_"))]
 
 
 def test_a_dead_child_is_started_again_but_not_one_that_was_stopped(child_service: Make) -> None:

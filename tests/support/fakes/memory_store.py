@@ -121,14 +121,16 @@ class MemoryCommandStore:
         finally:
             self._in_transaction = False
 
-    def store_command(self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = ()) -> StoredCommand:
+    def store_command(
+        self, command: Command, received_at: datetime, signed_by: tuple[str, ...] = (), trace: str | None = None
+    ) -> StoredCommand:
         if self.full:
             raise StoreFull("The disk is full.")
         with self.transaction():
             contents = self._contents
             contents.arrival += 1
             key = f"c/{contents.arrival:016d}"
-            stored = StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by)
+            stored = StoredCommand(key, command, State.PENDING, received_at, signed_by=signed_by, trace=trace)
             contents.live[command.id] = stored
             contents.last_sequence = command.sequence or contents.last_sequence
             self._journal.accepted(command)

@@ -10,7 +10,18 @@ from consumer.store.opening import open_store
 from tests.support.enrolled import Registrar
 from tests.support.makers import NOW, command
 
-HEAVY = ("cryptography", "diskcache", "httpx", "paho", "pydantic", "rich", "sqlalchemy", "structlog", "yaml")
+HEAVY = (
+    "cryptography",
+    "diskcache",
+    "httpx",
+    "opentelemetry",
+    "paho",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "structlog",
+    "yaml",
+)
 SCRIPT = f"""
 import sys
 from consumer.cli.main import app
