@@ -15,6 +15,7 @@ from broker.cli.where import needs_ledger
 from broker.console.output import Printer, print_text
 from broker.contract.messages import Origin
 from broker.text import encodable
+from broker.tracing.environment import context_in
 
 if TYPE_CHECKING:
     from broker.access.port import AccessTokens, OperatorCertificates
@@ -106,8 +107,9 @@ class Parts:
         if self.is_over_api:
             return self._client
         from broker.fleet.on_ledger import LedgerFleet
+        from broker.fleet.traced_sending import within
 
-        return LedgerFleet(self.ledger, self.origin, tell=self.tell)
+        return LedgerFleet(self.ledger, self.origin, tell=self.tell, creating=within(context_in(os.environ)))
 
     @cached_property
     def reports(self) -> "Reports":
@@ -190,6 +192,7 @@ class Parts:
         assert self._api is not None
         named = {"ca": self._api.ca, "certificate": self._api.certificate, "key": self._api.key}
         options: dict[str, Any] = {name: Path(file) for name, file in named.items() if file}
+        options["trace"] = context_in(os.environ)
         if self._hurries:
             options |= {"attempts": 1, "answer_within_s": _HURRY_S}
         return self._stack.enter_context(Client(self._api.server, self._api.token, tell=self.tell, **options))

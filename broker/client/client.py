@@ -17,6 +17,7 @@ from broker.client.event_reader import SILENCE_S, EventReader
 from broker.client.groups import GroupClient
 from broker.client.reports import ReportClient
 from broker.contract.states import CommandState
+from broker.contract.trace_context import TraceContext
 from broker.fleet.explanation import CommandTimeline
 from broker.fleet.models import (
     AgentFilter,
@@ -69,9 +70,9 @@ class Client(AdminClient, BlobClient, GroupClient, ReportClient):
     A request that gets no answer within `answer_within_s` seconds, or finds the ledger unavailable, is repeated such
     that there are `attempts` in about 1.5 s; a change is done only once nevertheless. A wait lasts over an outage, of
     which it `tell`s. `ca` is the file of the authority whose certificates are trusted, by default the system's
-    authorities. Every method raises ApiProblem, whose code docs/api.md lists, and ApiUnreachable. Creating it raises
-    InvalidArgument for a URL that is neither https nor of this machine, and for files that cannot be used, and
-    ExposedFileError for a key that another user may read.
+    authorities; `trace` is the context that its requests continue. Every method raises ApiProblem, whose code
+    docs/api.md lists, and ApiUnreachable. Creating it raises InvalidArgument for a URL that is neither https nor of
+    this machine, and for files that cannot be used, and ExposedFileError for a key that another user may read.
     """
 
     def __init__(
@@ -86,13 +87,14 @@ class Client(AdminClient, BlobClient, GroupClient, ReportClient):
         answer_within_s: float = ANSWER_WITHIN_S,
         tell: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
+        trace: TraceContext | None = None,
     ) -> None:
         self._sleep, self._tell = sleep, tell
         self._attempts, self._answer_within_s = attempts, answer_within_s
         url = checked_url(url)
         self._http = httpx.Client(
             base_url=url,
-            headers=proof_in_headers(token, certificate),
+            headers=proof_in_headers(token, certificate) | dict(trace.pairs() if trace is not None else ()),
             verify=trusting(url, ca, certificate, key),
         )
 

@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 
 from broker.app.factories import open_database
+from broker.cli.documents import document_of
 from broker.contract.messages import Origin, Status
 from broker.contract.states import ErrorCode, Outcome
 from broker.errors import BrokerError
+from broker.fleet.views import view_of_command
 from broker.ledger.enqueue import CommandRequest
 from broker.ledger.ledger import Ledger
 from tests.support.cli import acm
 from tests.support.errors import raises_code
 from tests.support.makers import result
 from tests.support.recorded import record_feedback, record_status
+from tests.support.traced import CALLER, CALLER_TRACE
 
 ROOT = Path(__file__).resolve().parents[4]
 AGENTS = ("web-01", "web-02")
@@ -179,3 +182,13 @@ def test_command_whose_secrets_are_gone_is_not_sent_again(url: str, ledger: Ledg
     end(ledger, command.id, "new-01")
     with raises_code(BrokerError, "secret_is_gone"):
         acm(url, "retry", command.id)
+
+
+@pytest.mark.parametrize(("given", "trace"), [(CALLER, CALLER_TRACE), ("altered", None)])
+def test_command_is_part_of_the_trace_that_the_environment_names(
+    url: str, ledger: Ledger, given: str, trace: str | None
+) -> None:
+    done = acm(url, "send", "web-01", "restart-agent", "--json", TRACEPARENT=given)
+    (shown,) = json.loads(done.stdout)["commands"]
+    assert shown["trace_id"] == trace
+    assert document_of(view_of_command(ledger.get(shown["id"])))["trace_id"] == trace
