@@ -44,7 +44,7 @@ class _Wire:
     def filled_payload_bytes(self, topic: str) -> int:
         return self.max_payload_bytes(topic)
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: object = None) -> bool:
         self.published.append((topic, payload))
         return True
 

@@ -21,7 +21,7 @@ LEVELS = {
     "event_line": "info",
 }
 LOGGERS = {"_log", "log", "get_logger"}
-ON_BOTH_SIDES = ("broker/mqtt/", "broker/system/")
+ON_BOTH_SIDES = ("broker/mqtt/", "broker/system/", "broker/tracing/")
 
 
 class Logged(NamedTuple):

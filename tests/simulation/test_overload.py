@@ -57,7 +57,7 @@ class Fleet:
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         self.open -= len(list(deliveries))
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, retain: bool = False, trace: object = None) -> bool:
         _, agent, channel = topic.split("/")
         if channel == "ack":
             for ack in decode_acks(payload):
