@@ -29,10 +29,12 @@ _SHOWN_HOPS = {
 
 
 def facts_grid(command: CommandView) -> Table:
-    """Return who sent a command, its parameters with secrets masked, its number and timeout, and the known times."""
+    """Return who sent a command, its parameters with secrets masked, its number and timeout, times and trace."""
     grid = Table.grid(padding=(0, 2))
     for name, value in (*_given(command.command), *_times(command)):
         grid.add_row(literal(name), literal(value))
+    if command.trace_id is not None:
+        grid.add_row(literal("trace"), literal(command.trace_id))
     return grid
 
 

@@ -192,3 +192,4 @@ def test_command_is_part_of_the_trace_that_the_environment_names(
     (shown,) = json.loads(done.stdout)["commands"]
     assert shown["trace_id"] == trace
     assert document_of(view_of_command(ledger.get(shown["id"])))["trace_id"] == trace
+    assert (CALLER_TRACE in acm(url, "show", shown["id"]).stdout) is (trace is not None)
