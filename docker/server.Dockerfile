@@ -1,4 +1,4 @@
-# The server and acm; the volume holds the ledger. Fill build/wheels first: `make wheels`.
+# The server with its API, and acm; the volume holds the ledger. Fill build/wheels first: `make wheels`.
 FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 python3-venv \
@@ -7,7 +7,7 @@ RUN apt-get update \
     && install -d -o acm -g acm -m 0700 /var/lib/acm
 COPY build/wheels /wheels
 RUN python3 -m venv /opt/acm \
-    && /opt/acm/bin/pip install --compile --no-cache-dir --no-index --find-links /wheels --require-hashes -r /wheels/requirements.txt \
+    && /opt/acm/bin/pip install --compile --no-cache-dir --no-index --find-links /wheels --require-hashes -r /wheels/server-requirements.txt \
     && /opt/acm/bin/pip install --compile --no-cache-dir --no-index --no-deps /wheels/agent_command_manager-*.whl \
     && rm -rf /wheels
 ENV PATH=/opt/acm/bin:$PATH ACM_LEDGER=sqlite:////var/lib/acm/ledger.db

@@ -7,9 +7,11 @@ WHEELS=build/wheels
 
 rm -rf "$WHEELS.part"
 mkdir -p "$WHEELS.part"
-"$BIN/uv" export --frozen --no-dev --no-emit-project --quiet --output-file "$WHEELS.part/requirements.txt" >/dev/null
+locked() { "$BIN/uv" export --frozen --no-dev --no-emit-project --quiet "$@" >/dev/null; }
+locked --output-file "$WHEELS.part/requirements.txt"
+locked --extra api --output-file "$WHEELS.part/server-requirements.txt" # of the image of the server alone
 "$BIN/python" -m pip download --quiet --require-hashes --only-binary :all: --python-version 3.11 \
-    --dest "$WHEELS.part" --requirement "$WHEELS.part/requirements.txt"
+    --dest "$WHEELS.part" --requirement "$WHEELS.part/server-requirements.txt"
 "$BIN/uv" build --quiet --wheel --no-build-isolation --python "$BIN/python" --out-dir "$WHEELS.part"
 rm -f "$WHEELS.part/.gitignore"
 rm -rf "$WHEELS"

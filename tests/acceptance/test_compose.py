@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.acceptance.conftest import ROOT
 from tests.support.brokers import docker, docker_answers, image_lock
@@ -65,6 +68,12 @@ class Project:
 
         return [row["result"]["outcome"] for row in wait_for(all_completed, "the results", timeout_s=90)]
 
+    def is_healthy(self, service: str) -> bool:
+        """Run the health check of a service once."""
+        container = self.container(service)
+        _, *check = json.loads(docker("inspect", "--format", "{{json .Config.Healthcheck.Test}}", container))
+        return subprocess.run(["docker", "exec", container, *check], capture_output=True, timeout=60).returncode == 0
+
     def queue(self, agent: str) -> Any:
         return json.loads(docker("exec", self.container(agent), "acm-agent", "queue", "--json"))
 
@@ -99,17 +108,31 @@ def test_each_agent_runs_its_own_commands(project: Project) -> None:
         wait_for(lambda agent=agent: project.queue(agent) == [], "the deletion")
 
 
+def wait_healthy(container: str) -> None:
+    status = ("inspect", "--format", "{{.State.Health.Status}}", container)
+    wait_for(lambda: docker(*status).strip() == "healthy", f"{container} to be healthy", timeout_s=60)
+
+
 def test_no_process_of_ours_is_root_and_all_become_healthy(project: Project) -> None:
     for service in ("mosquitto", "server", "web-01", "web-02"):
-        container = project.container(service)
-        assert docker("exec", container, "id", "-u").strip() != "0"
-        wait_for(
-            lambda container=container: (
-                docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
-            ),
-            f"{service} to be healthy",
-            timeout_s=60,
-        )
+        assert docker("exec", project.container(service), "id", "-u").strip() != "0"
+        wait_healthy(project.container(service))
+
+
+def test_enrolment_server_in_a_container_becomes_healthy(project: Project) -> None:
+    """With the check of the document."""
+    document = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```yaml\n(healthcheck:\n.*?)```", document, re.DOTALL)
+    _, *check = yaml.safe_load(snippet)["healthcheck"]["test"]
+    image = docker("inspect", "--format", "{{.Image}}", project.container("server")).strip()
+    begin = "acm ca init && acm ca server-certificate 127.0.0.1 && exec acm enroll-server --broker mqtts://127.0.0.1"
+    name = f"{project.name}-enrolment"
+    health = ("--health-interval", "1s", "--health-start-period", "60s", "--health-cmd", shlex.join(check))
+    docker("run", "--detach", "--name", name, "--env", "ACM_CA=/var/lib/acm/ca", *health, image, "sh", "-c", begin)
+    try:
+        wait_healthy(name)
+    finally:
+        docker("rm", "--force", "--volumes", name)
 
 
 @pytest.mark.parametrize("victim", ["mosquitto", "web-01", "server"])
@@ -117,6 +140,8 @@ def test_a_killed_container_loses_nothing(project: Project, victim: str) -> None
     container = project.container(victim)
     sent = [project.acm("send", "web-01", "get-agent-configuration")["commands"][0]["id"] for _ in range(3)]
     docker("kill", "--signal", "KILL", container)
+    if victim == "mosquitto":
+        wait_for(lambda: not project.is_healthy("server"), "the server to be unhealthy")
     if victim != "server":
         sent += [project.acm("send", "web-01", "get-agent-configuration")["commands"][0]["id"] for _ in range(3)]
     docker("start", container)
