@@ -35,7 +35,9 @@ class SeenEvent:
 
 @dataclass(frozen=True)
 class EventScope:
-    """Which events someone gets: those that a filter leaves, of agents in one of the groups unless these are None."""
+    """Which events someone gets: those that a filter leaves, of agents in one of the groups, and of no
+    other group, unless these are None.
+    """
 
     which: EventFilter
     groups: frozenset[str] | None = None
@@ -49,6 +51,7 @@ class EventScope:
             and which.command in (None, view.command_id)
             and which.operation in (None, view.operation_id)
             and (self.groups is None or not self.groups.isdisjoint(event.groups))
+            and (self.groups is None or view.group is None or view.group in self.groups)
         )
 
 

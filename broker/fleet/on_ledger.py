@@ -137,6 +137,8 @@ class LedgerFleet(LedgerGroups):
     def agents(self, which: AgentFilter, *, cursor: str | None = None, limit: int = 100) -> PageOf[AgentView]:
         """Return a page of agents, as `Fleet.agents` says."""
         group = None if which.group is None else check_group_name(which.group)
+        if group is not None and not self._visible.has_group(group):
+            return PageOf(())
         after = "" if cursor is None else place_at(cursor, tuple[str])[0]
         limit = min(limit, MAX_PAGE)
         rows = self._ledger.page_of_agents(after, limit, group, self._groups)
@@ -187,7 +189,7 @@ class LedgerFleet(LedgerGroups):
     def operations(self, *, cursor: str | None = None, limit: int = 100) -> PageOf[OperationView]:
         """Return a page of operations, as `Fleet.operations` says."""
         page = self._ledger.operations.page(cursor, min(limit, MAX_PAGE), self._groups)
-        return PageOf(tuple(view_of_operation(it) for it in page.operations), page.cursor)
+        return PageOf(tuple(map(view_of_operation, self._visible.operations_shown(page.operations))), page.cursor)
 
     def wait_for_operation(
         self, operation_id: str, timeout_s: float, seen: Callable[[OperationProgress], None] = lambda _: None

@@ -68,7 +68,9 @@ class LedgerListings:
 
     def agents(self, which: AgentListing, *, skip: int, limit: int) -> Listed[AgentView]:
         """Return at most `limit` agents of a list, after the first `skip`."""
-        database = self._ledger.database
+        database, visible = self._ledger.database, Visible(self._ledger, self._groups)
+        if which.group is not None and not visible.has_group(which.group):
+            return Listed((), 0)
         rows, total = listed_agents(
             database,
             which,
@@ -78,4 +80,4 @@ class LedgerListings:
             limit=limit,
             is_served=bool(running_servers(database)),
         )
-        return Listed(tuple(Visible(self._ledger, self._groups).agents_shown(rows)), total)
+        return Listed(tuple(visible.agents_shown(rows)), total)

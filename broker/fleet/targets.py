@@ -13,11 +13,19 @@ from broker.ledger.ledger import Ledger
 from broker.suggestions import did_you_mean
 
 __all__ = [
+    "ALL_AGENTS",
+    "GROUP_TARGET",
     "Target",
     "UnknownAgent",
     "check_known",
     "resolve_target",
 ]
+
+
+ALL_AGENTS = "all agents"
+"""The description of a target that is all agents."""
+GROUP_TARGET = "group "
+"""What the description of a group begins with; it ends with its name."""
 
 
 class UnknownAgent(BrokerError):
@@ -57,10 +65,11 @@ def resolve_target(
         )
     visible = _Visible(ledger, within)
     if group is not None:
-        members = set(ledger.groups.members(check_group_name(group)))
-        return _not_empty([name for name in visible.not_revoked() if name in members], f"group {group}")
+        check_group_name(group)
+        members = set(ledger.groups.members(group)) if within is None or group in within else set()
+        return _not_empty([name for name in visible.not_revoked() if name in members], GROUP_TARGET + group)
     if everyone:
-        return _not_empty(visible.not_revoked(), "all agents")
+        return _not_empty(visible.not_revoked(), ALL_AGENTS)
     words = [word.strip() for word in names or ()]
     if len(words) == 1 and not is_pattern(words[0]):
         return Target(visible.known(words, allow_unknown), words[0], single=True)

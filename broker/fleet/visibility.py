@@ -1,11 +1,14 @@
 """What of a ledger a principal may see: all of it, or the agents in its groups and what belongs to them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from broker.enrolment.enrolment_states import EnrolmentState, certificate_ends
 from broker.fleet.models import AgentView, CommandFilter
+from broker.fleet.patterns import is_pattern
 from broker.fleet.presence import known_now
-from broker.fleet.targets import UnknownAgent
+from broker.fleet.targets import ALL_AGENTS, GROUP_TARGET, UnknownAgent
 from broker.fleet.views import view_of_agent
 from broker.ledger.agents import AgentRow
 from broker.ledger.commands import LedgerRow, UnknownCommand
@@ -17,6 +20,9 @@ from broker.suggestions import did_you_mean
 __all__ = [
     "Visible",
 ]
+
+
+_HIDDEN = "some agents"
 
 
 class Visible:
@@ -54,6 +60,8 @@ class Visible:
         ends, groups = certificate_ends(database, names), self._ledger.groups.of(names)
 
         def shown(row: AgentRow) -> AgentView:
+            if row.status is not None and row.status.groups is not None:
+                row = replace(row, status=replace(row.status, groups=tuple(filter(self.has_group, row.status.groups))))
             member_of = [it for it in groups.get(row.name, ()) if self.has_group(it)]
             end = ends.get(row.name)
             enrolment = EnrolmentState.of(end, now) if row.name in ends else None
@@ -62,11 +70,18 @@ class Visible:
         return list(map(shown, known_now(database, rows)))
 
     def operation(self, operation_id: str) -> Operation:
-        """Return one operation; raises UnknownOperation."""
+        """Return one operation as it is shown; raises UnknownOperation."""
         operation = self._ledger.operations.get(operation_id)
         if self.groups is not None and not self._ledger.operations.concerns(operation_id, self.groups):
             raise UnknownOperation(f"No operation has the id {operation_id[:128]!r}; `acm operation list` lists them.")
-        return operation
+        return self.operations_shown([operation])[0]
+
+    def operations_shown(self, operations: Sequence[Operation]) -> list[Operation]:
+        """Return operations as they are shown: without a target that names agents or a group which may not be seen."""
+        members = self.members()
+        if members is None:
+            return list(operations)
+        return [it if self._is_seen(it.target, members) else replace(it, target=_HIDDEN) for it in operations]
 
     def has_group(self, group: str) -> bool:
         """Whether a group may be seen."""
@@ -83,6 +98,16 @@ class Visible:
         if self.groups is None:
             return None
         return {name for group in self.groups for name in self._ledger.groups.members(group)}
+
+    def _is_seen(self, target: str, members: set[str]) -> bool:
+        if target == ALL_AGENTS:
+            return True
+        if target.startswith(GROUP_TARGET):
+            return self.has_group(target.removeprefix(GROUP_TARGET))
+        return all(
+            any(fnmatchcase(name, word) for name in members) if is_pattern(word) else word in members
+            for word in target.split(",")
+        )
 
     def _names(self) -> Iterable[str]:
         members = self.members()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from broker.metrics.values import Counter, Family, Histogram, LabelLimit, Metric
+from broker.metrics.values import OTHER, Counter, Family, Histogram, Metric
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,7 +15,7 @@ __all__ = [
 
 
 _BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-_MAX_METHODS = 10
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})  # a client may send any other word
 
 
 class RequestCounts:
@@ -31,12 +31,12 @@ class RequestCounts:
         self._route_of = route_of
         self._requests = Counter(requests)
         self._seconds = Histogram(seconds, _BOUNDS)
-        self._method = LabelLimit(_MAX_METHODS)
 
     def add(self, scope: "Scope", status: int, seconds: float) -> None:
         """Count a request whose answer begins."""
         route = self._route_of(scope)
-        self._requests.add(self._method(scope["method"]), route, str(status))
+        method = scope["method"] if scope["method"] in _METHODS else OTHER
+        self._requests.add(method, route, str(status))
         self._seconds.observe(seconds, route)
 
     def families(self) -> Iterator[Family]:

@@ -1,12 +1,13 @@
 """The fields of a form for the parameters of a command type, made from its JSON Schema, and what was filled in."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from broker.command_types import parameters_of, schema_of
+from broker.contract.limits import MAX_DEPTH, MAX_FRAME_BYTES
 from broker.contract.messages import JsonObject
+from broker.contract.strict_json import DecodeError, parse
 
 __all__ = [
     "PREFIX",
@@ -101,7 +102,7 @@ def _kind(schema: JsonObject) -> str:
     kind = _KINDS.get(schema.get("type", ""), "json")
     if kind == "text" and schema.get("writeOnly"):
         return "secret"
-    if kind == "text" and schema.get("maxLength", 0 if "pattern" in schema else _LONG) > _LONG:
+    if kind == "text" and ("contentMediaType" in schema or schema.get("maxLength", 0) > _LONG):
         return "long"
     return kind
 
@@ -130,6 +131,6 @@ def _number(kind: str, text: str) -> int | float:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"This is not valid JSON: {error}.") from None
+        return parse(text.encode(), MAX_FRAME_BYTES, MAX_DEPTH)
+    except DecodeError as error:
+        raise ValueError(str(error)) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -43,7 +43,7 @@ class Rendering:
             auto_reload=False,
         )
         self._templates.filters |= {"duration": _duration, "moment": _moment, "counted": counted}
-        self._templates.filters |= {"pretty": _pretty, "ticks": _ticks}
+        self._templates.filters |= {"pretty": _pretty, "ticks": _ticks, "unchanged": escape}
         self._templates.globals |= {"asset": assets.url, "bar_of": bar_of, "spent_of": spent_of}
         self._templates.globals["event_types"] = " ".join(EventType)
 

@@ -1,7 +1,9 @@
 """`apply-centralized-configuration`: its parameters and the data of its result."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from broker.contract.artifacts import Artifact
 from broker.contract.configurations import DiffSize, Generation
@@ -13,6 +15,9 @@ __all__ = [
 ]
 
 
+_FILE = msgspec.Meta(extra_json_schema={"contentMediaType": "text/plain"})  # a form has several lines for it
+
+
 @dataclass(frozen=True)
 class ApplyCentralizedConfiguration:
     """Activate a configuration: `content`, the text of one file, or `artifact`, a file or a tar archive.
@@ -21,7 +26,7 @@ class ApplyCentralizedConfiguration:
     generation as a label.
     """
 
-    content: str | None = None
+    content: Annotated[str, _FILE] | None = None
     artifact: Artifact | None = None
     file: FileName | None = None
     group: GroupName | None = None

@@ -33,7 +33,7 @@ def _live(visit: Visit) -> Response:
         operation=visit.asked("operation") or None,
     )
     last = visit.request.headers.get("Last-Event-ID", "")
-    after = min(int(last), _MOST) if last.isascii() and last.isdigit() else None
+    after = min(int(last[:20]), _MOST) if last.isascii() and last.isdigit() else None
     since = None if after is not None else _time(visit.asked("since"))
     span = visit.fleet.span_of_events(which, after, since, follow=True)
     return visit.parts.streams.answer(visit.who, span)

@@ -36,3 +36,11 @@ def test_request_counts_under_its_route_and_not_its_path(api: RunningApi) -> Non
         if name.endswith("_count") and ("route", "/v1/agents/{name}") in labels
     ]
     assert counted == 2
+
+
+def test_words_of_a_client_are_no_methods_and_hide_none(api: RunningApi) -> None:
+    for number in range(12):
+        api.http.request(f"M{number}", "/v1/me")
+    api.http.get("/v1/me", headers=api.as_(Role.VIEWER))
+    counted = read(api)["acm_api_requests_total"].samples
+    assert {dict(labels)["method"] for _, labels in counted} == {"GET", "other"}

@@ -271,6 +271,7 @@ def test_body_that_is_not_a_request_is_a_problem(api: RunningApi, body: bytes, s
     ("path", "status", "code"),
     [
         ("/v1/commands?stat=queued", 400, "unknown_parameter"),
+        ("/v1/commands?agent=web-01&agent=web-02", 400, "repeated_parameter"),
         ("/v1/commands?state=done", 400, "invalid_request"),
         ("/v1/commands?limit=0", 400, "invalid_request"),
         ("/v1/commands?cursor=x", 400, "invalid_cursor"),

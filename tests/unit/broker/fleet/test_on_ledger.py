@@ -13,7 +13,7 @@ from broker.contract.messages import Origin, Status
 from broker.contract.states import AgentState, CommandState, ErrorCode, Outcome
 from broker.contract.topics import InvalidName
 from broker.errors import BrokerError, CodedError, InvalidArgument
-from broker.fleet.models import AgentFilter, CommandFilter, CommandView, PageOf, SendRequest
+from broker.fleet.models import AgentFilter, CommandFilter, CommandView, EventFilter, PageOf, SendRequest
 from broker.fleet.on_ledger import LedgerFleet
 from broker.fleet.targets import UnknownAgent
 from broker.ledger.command_pages import WINDOW
@@ -369,3 +369,38 @@ def test_principal_with_groups_adds_no_unknown_agent_to_them(fleet: LedgerFleet,
 def test_agent_is_shown_with_those_of_its_groups_that_may_be_seen(fleet: LedgerFleet, edge: LedgerFleet) -> None:
     fleet.add_to_group("core", ["web-01"])
     assert (fleet.agent("web-01").groups, edge.agent("web-01").groups) == (("core", "edge"), ("edge",))
+
+
+def test_group_that_may_not_be_seen_is_in_no_answer(ledger: Ledger, fleet: LedgerFleet, edge: LedgerFleet) -> None:
+    fleet.add_to_group("core", ["web-01"])
+    record_status(ledger, Status("web-01", True, "1", "i2", "b", "g", groups=("core", "edge")))
+    status = edge.agent("web-01").status
+    assert (status or {})["groups"] == ["edge"]
+    assert edge.agents(AgentFilter(group="core")) == PageOf(())
+    with raises_code(UnknownAgent, "no_agent_matches"):
+        edge.send(SendRequest("restart-agent", group="core"))
+    assert {it.group for it in edge.events(EventFilter()) if it.group} == {"edge"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "shown"),
+    [
+        (SendRequest("restart-agent", agents=("web-01", "db-01")), "some agents"),
+        (SendRequest("restart-agent", agents=("web-01", "db-*")), "some agents"),
+        (SendRequest("restart-agent", group="core"), "some agents"),
+        (SendRequest("restart-agent", group="edge"), "group edge"),
+        (SendRequest("restart-agent", agents=("web-*", "web-01")), "web-*,web-01"),
+        (RESTART, "all agents"),
+    ],
+)
+def test_operation_names_no_agent_or_group_that_may_not_be_seen(
+    fleet: LedgerFleet, edge: LedgerFleet, request_: SendRequest, shown: str
+) -> None:
+    fleet.add_to_group("core", ["web-01"])
+    sent = fleet.send(request_).operation
+    assert sent is not None
+    fleet.abandon_operation(sent.id)
+    assert edge.operation(sent.id).operation.target == shown
+    assert [it.target for it in edge.operations().items] == [shown]
+    again = edge.retry_operation(sent.id).operation
+    assert (again and again.target, fleet.operation(sent.id).operation) == (shown, sent)

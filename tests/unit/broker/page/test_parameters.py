@@ -22,6 +22,7 @@ def test_fields_have_the_kinds_of_their_schemas() -> None:
     assert kinds_of("restart-agent") == {"delay_s": "number"}
     assert kinds_of("set-group") == {"groups": "lines"}
     assert kinds_of("enroll-agent")["token"] == "secret"
+    assert kinds_of("apply-centralized-configuration")["content"] == "long"
     assert kinds_of("get-audit-journal") == {"first": "integer"}
     response = {"script": "text", "alert": "json", "extra_args": "lines", "timeout_s": "number"}
     assert kinds_of("execute-active-response") == response
@@ -55,7 +56,7 @@ def test_filled_in_parameters_are_those_of_the_contract() -> None:
 def test_text_that_is_no_value_is_a_problem_of_its_field() -> None:
     filled = filled_in(fields_for("get-audit-journal"), {"p.first": "x"})
     assert filled.problems == {"first": "This must be an integer."}
-    assert list(filled_in(fields_for("execute-active-response"), {"p.script": "a", "p.alert": "{"}).problems) == [
-        "alert"
-    ]
+    for alert in ("{", '{"a": NaN}', '{"a": 1, "a": 2}', '"\\ud800"', "[" * 100_000):
+        form = {"p.script": "a", "p.alert": alert}
+        assert list(filled_in(fields_for("execute-active-response"), form).problems) == ["alert"], alert[:20]
     assert list(filled_in(fields_for("upgrade-agent"), {}).problems) == ["package"]

@@ -1,6 +1,9 @@
 """What forms send and cancel: with the role for it, once, and to the agents that were shown."""
 
 import re
+from html import unescape
+
+from markupsafe import escape
 
 from broker.contract.messages import Origin
 from broker.fleet.models import Role
@@ -11,17 +14,32 @@ from tests.support.page import Visitor, visitor
 FORM = {"type": "restart-agent", "target": "group", "group": "edge", "p.delay_s": "1", "expires": "10m"}
 
 
+def hidden_in(html: str) -> list[tuple[str, str]]:
+    return re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', html.split("</header>")[1])
+
+
 def checked(olga: Visitor) -> dict[str, str]:
     """Return the form that confirms what was checked."""
     answer = olga.post("/send/check", FORM | {"csrf": olga.csrf()})
     assert answer.status_code == 200, answer.text
-    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.text.split("</header>")[1]))
+    return dict(hidden_in(answer.text))
 
 
 def test_checking_sends_nothing(api: RunningApi) -> None:
     with visitor(api, Role.OPERATOR) as olga:
         checked(olga)
     assert api.ledger.commands() == []
+
+
+def test_text_is_sent_as_it_was_typed(api: RunningApi) -> None:
+    text = 'a\u200db\ufeff \u00ad<"c\td'
+    form = {"type": "apply-centralized-configuration", "target": "agents", "agents": "web-01", "p.content": text}
+    with visitor(api, Role.OPERATOR) as olga:
+        answer = olga.post("/send/check", form | {"csrf": olga.csrf()})
+        confirming = {unescape(name): unescape(value) for name, value in hidden_in(answer.text)}
+        assert f">\n{escape(text)}</textarea>" in olga.post("/send/change", confirming).text
+        assert olga.post("/send", confirming).status_code == 303
+    assert [it.command.parameters for it in api.ledger.commands()] == [{"content": text}]
 
 
 def test_form_that_is_sent_twice_sends_one_operation(api: RunningApi) -> None:

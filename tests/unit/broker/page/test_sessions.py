@@ -134,3 +134,9 @@ def test_every_answer_forbids_scripts_and_frames_of_others(api: RunningApi) -> N
         assert headers["X-Content-Type-Options"] == "nosniff"
     assert "immutable" in api.http.get(style.path).headers["Cache-Control"]
     assert api.http.get("/agents").headers["Cache-Control"] == "no-store"
+
+
+def test_form_of_what_is_no_origin_is_refused(api: RunningApi) -> None:
+    for of_others in ("http://[", "null", "", "x", f"{api.url}.evil.example"):
+        answer = api.http.post("/login", data={"token": text_of(api)}, headers={"Origin": of_others})
+        assert (answer.status_code, "another site" in answer.text) == (403, True), of_others

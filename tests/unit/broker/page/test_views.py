@@ -35,6 +35,7 @@ def test_principal_with_groups_sees_nothing_of_other_agents(each_api: RunningApi
             assert "db-01" not in eve.get(path).text
         assert eve.get("/agents/db-01").status_code == 404
         assert eve.get(f"/commands/{command.id}").status_code == 404
+        each_api.ledger.groups.add("database", ["db-01", "web-01"])
         assert eve.get("/agents?group=database").text.count("No agent matches") == 1
 
 
@@ -106,3 +107,9 @@ def test_rate_of_the_api_holds_for_the_page(api: RunningApi) -> None:
     with visitor(api, Role.VIEWER) as alice:
         statuses = {alice.get("/commands").status_code for _ in range(201)}
     assert statuses == {200, 429}
+
+
+def test_position_of_no_event_is_no_fault(api: RunningApi) -> None:
+    headers = {"Last-Event-ID": "9" * 5000}
+    with visitor(api, Role.VIEWER) as alice, alice.http.stream("GET", "/live", headers=headers) as answer:
+        assert answer.status_code == 410
