@@ -23,8 +23,8 @@ $(VENV)/.ready: pyproject.toml uv.lock scripts/uv.txt
 	sh scripts/bootstrap.sh $(VENV)
 	touch $@
 
-demo: $(VENV)/.ready ## Show a few commands end to end, with real processes
-	$(RUN)/python -m scripts.demo
+demo: $(VENV)/.ready ## Show a few commands end to end, with real processes; KEEP=1 keeps them up until Ctrl-C
+	$(RUN)/python -m scripts.demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.ready ## Run all tests
 	bash scripts/postgresql.sh

@@ -3,6 +3,7 @@
 All connections use TLS with certificates and all commands are signed, as after the README's quick start.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from scripts.demo.configuration import show_configuration
 from scripts.demo.enrolment import show_enrolment
 from scripts.demo.fanout import show_fanout
 from scripts.demo.installation import Installation
+from scripts.demo.page import introduce_page, keep_up
 from scripts.demo.processes import console, expect, program, run_tool, sent, tool, wait_for
 from scripts.demo.refusals import show_refusals
 from scripts.demo.signing import show_key_rotation
@@ -105,6 +107,18 @@ def audited(stage: Stage) -> None:
 
 
 def main() -> None:
+    """Show all steps; with --keep, keep what runs up until Ctrl-C, which also ends all of it in the midst of a step."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="keep it up until Ctrl-C")
+    keep = parser.parse_args().keep
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        show(keep)
+    except KeyboardInterrupt:
+        raise SystemExit("Interrupted: everything is ended.") from None
+
+
+def show(keep: bool) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory(prefix="acm-demo-") as name, ExitStack() as stack:
         directory = Path(name)
@@ -115,6 +129,7 @@ def main() -> None:
         serving = stack.enter_context(program(server, server_log))
         stage = Stage(directory, installation, stack.enter_context(Hops(installation)))
         introduce(stage)
+        introduce_page(stage)
         running = stack.enter_context(program(agent, agent_log))
         console.print(f"{AGENT} is online, incarnation {stage.online()['incarnation'][:8]}.\n")
         show_commands(stage)
@@ -129,7 +144,10 @@ def main() -> None:
         audited(stage)
         show_upgrades(stage)
         show_enrolment(stage)
-        console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
+        if keep:
+            keep_up(stage)
+        else:
+            console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
 
 
 if __name__ == "__main__":

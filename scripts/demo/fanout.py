@@ -11,7 +11,7 @@ _MORE = ("edge-01", "edge-02")
 
 def show_fanout(stage: Stage) -> None:
     console.rule("[bold]One command for many agents[/bold]", align="left")
-    with _more_agents(stage):
+    with more_agents(stage):
         run_tool("broker", "group", "add", "edge", *_MORE)
         run_tool("broker", "send", "--group", "edge", "restart-agent", "--wait", "40")
         run_tool("broker", "send", "edge-*,web-01", "get-agent-configuration", "section=agent", "--yes", "--wait", "40")
@@ -33,7 +33,8 @@ def _applied(agent: str) -> str | None:
 
 
 @contextmanager
-def _more_agents(stage: Stage) -> Iterator[None]:
+def more_agents(stage: Stage) -> Iterator[None]:
+    """Run two more agents for a block, in which they are online."""
     with ExitStack() as stack:
         for name in _MORE:
             arguments = ["run", "--state", str(stage.enrolled(name))]

@@ -26,6 +26,7 @@ class Installation:
     directory: Path
     port: int = field(default_factory=free_port)
     enrolment_port: int = field(default_factory=free_port)
+    api_port: int = field(default_factory=free_port)
 
     @property
     def settings(self) -> Path:
@@ -38,6 +39,10 @@ class Installation:
     @property
     def url(self) -> str:
         return f"https://localhost:{self.enrolment_port}"
+
+    @property
+    def page(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}/"
 
     @property
     def signing_keys(self) -> Path:
@@ -77,6 +82,7 @@ class Installation:
         rules.write_text(_MORE_RULES + rules.read_text())
         with self.settings.open("a") as file:
             file.write(f'enroll_listen = "127.0.0.1:{self.enrolment_port}"\n')
+            file.write(f'api_listen = "127.0.0.1:{self.api_port}"\n')
 
     def identity(self, name: str) -> TlsFiles:
         """Return the files of LISTENER or INTRUDER."""
