@@ -107,7 +107,7 @@ def audited(stage: Stage) -> None:
 
 
 def main() -> None:
-    """Show all steps; with --keep, keep what runs up until Ctrl-C, which also ends all of it in the midst of a step."""
+    """Show all steps; with --keep, keep what runs up until Ctrl-C, which ends all of it at any time."""
     parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep it up until Ctrl-C")
     keep = parser.parse_args().keep

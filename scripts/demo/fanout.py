@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from scripts.demo.processes import console, program, run_tool, tool, wait_for
+from scripts.demo.processes import console, program, run_tool, sent, tool, wait_for
 from scripts.demo.stage import Stage
 
 _MORE = ("edge-01", "edge-02")
@@ -19,12 +19,18 @@ def show_fanout(stage: Stage) -> None:
         file = stage.directory / "limits.json"
         file.write_text('{"cpu": 0.5}')
         run_tool("broker", "group", "configure", "edge", str(file))
-        run_tool("broker", "send", "web-01", "set-group", 'groups=["edge"]', "--wait", "40")
+        _send("web-01", "set-group", 'groups=["edge"]')
         wait_for(lambda: "web-01" in tool("broker", "group", "show", "edge")["agents"], "the server to learn the group")
-        run_tool("broker", "send", "web-01", "fetch-config", "--wait", "40")
+        _send("web-01", "fetch-config")
         wait_for(lambda: _applied("web-01"), "the configuration that the server sends in response")
         run_tool("broker", "show", str(_applied("web-01")))
     console.print()
+
+
+def _send(*arguments: str) -> None:
+    console.print(f"[dim]$[/dim] acm send {' '.join(arguments)} --wait", highlight=False)
+    result = sent(*arguments, "--wait", "40")["result"]
+    console.print(f"{result['outcome']}: {result['message']}")
 
 
 def _applied(agent: str) -> str | None:
