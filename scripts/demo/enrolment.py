@@ -73,7 +73,7 @@ def _enroll(outcome: str, server: str, token: str, *arguments: str) -> None:
         result = sent(AGENT, "enroll-agent", *parameters, "--wait", "40")["result"]
     good = result["outcome"] == "success"
     expect(result["outcome"] == outcome, f"the enrolment ends with {outcome}")
-    lines = f"{result['outcome']}: {result['message']}\n[dim]{json.dumps(result['data'])}[/dim]"
+    lines = f"{result['outcome']}: {result['message']}\n[dim]{json.dumps(result.get('data'))}[/dim]"
     console.print(Panel(lines, title="result in the old server's ledger", border_style="green" if good else "yellow"))
 
 

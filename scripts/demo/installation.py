@@ -80,9 +80,10 @@ class Installation:
             self.acm("ca", "client-certificate", "--name", name, "--out", str(self.directory))
         rules = broker / "acl"
         rules.write_text(_MORE_RULES + rules.read_text())
-        with self.settings.open("a") as file:
-            file.write(f'enroll_listen = "127.0.0.1:{self.enrolment_port}"\n')
-            file.write(f'api_listen = "127.0.0.1:{self.api_port}"\n')
+        # A browser does not know the authority, so the page is served without TLS, on loopback, as `acm up` does.
+        kept = [line for line in self.settings.read_text().splitlines() if not line.startswith("api_")]
+        listens = [f'enroll_listen = "127.0.0.1:{self.enrolment_port}"', f'api_listen = "127.0.0.1:{self.api_port}"']
+        self.settings.write_text("\n".join([*kept, *listens, ""]))
 
     def identity(self, name: str) -> TlsFiles:
         """Return the files of LISTENER or INTRUDER."""

@@ -13,7 +13,7 @@ from scripts.demo.stage import Stage
 def introduce_page(stage: Stage) -> None:
     """Print where the page is, and how to log in, once it is served."""
     installation = stage.installation
-    wait_for(lambda: '"api_started"' in installation.server_log.read_text(), "the API")
+    wait_for(lambda: '"api_listens"' in installation.server_log.read_text(), "the API")
     token = installation.acm("api", "token", "create", "operator", "--role", "operator", "--ttl", "1d")["token"]
     console.print(f"The page for operators, meanwhile: [bold]{installation.page}[/bold], with the token {token}\n")
 
