@@ -20,7 +20,7 @@ __all__ = [
 
 
 _LATELY = timedelta(days=1)
-_SOON = timedelta(days=30)
+_SOON = timedelta(days=7)  # agents renew them at two thirds of their lifetime, by default 10 days before the end
 _MOST_ENDING = 100
 
 
@@ -34,7 +34,7 @@ class EndingCertificate:
 
 @dataclass(frozen=True)
 class FleetOverview:
-    """Agents by group and by version, commands of the last day that have failed, and certificates that end in 30 days.
+    """Agents by group and by version, commands of the last day that have failed, and certificates that end in 7 days.
 
     Of the certificates, the first 100.
     """

@@ -129,7 +129,7 @@ def show(keep: bool) -> None:
         serving = stack.enter_context(program(server, server_log))
         stage = Stage(directory, installation, stack.enter_context(Hops(installation)))
         introduce(stage)
-        introduce_page(stage)
+        token = introduce_page(stage)
         running = stack.enter_context(program(agent, agent_log))
         console.print(f"{AGENT} is online, incarnation {stage.online()['incarnation'][:8]}.\n")
         show_commands(stage)
@@ -145,7 +145,7 @@ def show(keep: bool) -> None:
         show_upgrades(stage)
         show_enrolment(stage)
         if keep:
-            keep_up(stage)
+            keep_up(stage, token)
         else:
             console.print(Panel("Each command has exactly one true result. Cleaning up.", border_style="green"))
 

@@ -10,20 +10,21 @@ from scripts.demo.processes import console, wait_for
 from scripts.demo.stage import Stage
 
 
-def introduce_page(stage: Stage) -> None:
-    """Print where the page is, and how to log in, once it is served."""
+def introduce_page(stage: Stage) -> str:
+    """Print where the page is, and how to log in, once it is served; return the token for that."""
     installation = stage.installation
     wait_for(lambda: '"api_listens"' in installation.server_log.read_text(), "the API")
     token = installation.acm("api", "token", "create", "operator", "--role", "operator", "--ttl", "1d")["token"]
-    console.print(f"The page for operators, meanwhile: [bold]{installation.page}[/bold], with the token {token}\n")
+    console.print(f"The page for operators: [bold]{installation.page}[/bold]; log in with the token\n{token}\n")
+    return str(token)
 
 
-def keep_up(stage: Stage) -> None:
+def keep_up(stage: Stage, token: str) -> None:
     """Keep broker, servers and three agents up until Ctrl-C."""
     with more_agents(stage):
         lines = (
             "Each command has exactly one true result. All is kept up until Ctrl-C, with three agents.",
-            f"The page for operators: [bold]{stage.installation.page}[/bold], with the token above.",
+            f"The page for operators: [bold]{stage.installation.page}[/bold], with the token {token}",
             f"The command line: export ACM_CONFIG={stage.installation.settings}",
             "Then, such as: .venv/bin/acm send --group edge restart-agent --wait",
         )

@@ -126,7 +126,7 @@ def _agents(fleet: StagedFleet) -> None:
     for name in NAMES:
         if name != SILENT:
             _say(fleet, name)
-        _enroll(fleet, name, days=5 if name == "edge-07" else 12 if name == UPGRADED else 80)
+        _enroll(fleet, name, days=5 if name == "edge-07" else 7 if name == UPGRADED else 80)
     for group, count in GROUPS.items():
         prefix = {"edge": "edge", "web": "web", "database": "db"}[group]
         fleet.ledger.groups.add(group, [f"{prefix}-{number:02}" for number in range(1, count + 1)])
