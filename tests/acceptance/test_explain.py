@@ -171,6 +171,22 @@ def test_agent_that_goes_offline_with_the_command(site: Site) -> None:
     assert explained(site, command_id, "offline_with_it")["hop"] == "finished"
 
 
+def test_two_agents_that_used_one_name(site: Site) -> None:
+    first = site.start_agent("web-01")
+    site.wait_online("web-01")
+    second = site.start_agent("web-01", "--state", str(site.state("twin")))
+
+    def is_known() -> bool:
+        with site.opened_ledger() as ledger:
+            return any(agent.name_conflict for agent in ledger.agents())
+
+    wait_for(is_known, "the server to notice it", 60)
+    first.stop()
+    second.stop()
+    command_id = site.enqueue("web-01", "restart-agent", {})
+    assert "Stop one of them" in explained(site, command_id, "name_conflict")["advice"]
+
+
 def test_agent_that_never_connected(site: Site) -> None:
     assert explained(site, site.enqueue("web-99", "restart-agent", {}), "never_connected")["hop"] == "stored"
 
