@@ -78,7 +78,7 @@ def running(words: list[str], file: Path, log: Path) -> Iterator["subprocess.Pop
     with log.open("wb") as output:
         process = subprocess.Popen(argv, cwd=ROOT, stdout=output, stderr=output)
     try:
-        wait_for(lambda: "server_started" in log.read_text() or process.poll() is not None, "the program")
+        wait_for(lambda: "_started" in log.read_text() or process.poll() is not None, "the program")
         yield process
     finally:
         process.kill()
@@ -256,10 +256,14 @@ def test_what_is_no_whole_backup_is_not_restored(file: Path, tmp_path: Path) -> 
     assert (commands(file), list(tmp_path.glob("ledger.db.before-*"))) == (3, [])
 
 
-@pytest.mark.parametrize(("program", "how"), [("server", "unlinked"), ("server", "replaced"), ("enroll", "replaced")])
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [("server", "unlinked"), ("server", "replaced"), ("enroll", "replaced"), ("api", "replaced")],
+)
 def test_server_ends_when_its_ledger_was_taken_away(file: Path, tmp_path: Path, program: str, how: str) -> None:
     log = tmp_path / "log"
-    with running(SERVER if program == "server" else enrolment_server(tmp_path / "ca"), file, log) as server:
+    words = {"server": SERVER, "api": ["api", "--listen", f"127.0.0.1:{free_port()}"]}
+    with running(words.get(program) or enrolment_server(tmp_path / "ca"), file, log) as server:
         assert server.poll() is None, log.read_text()
         if how == "replaced":
             shutil.copy(file, tmp_path / "copied.db")
