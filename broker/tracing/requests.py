@@ -19,6 +19,7 @@ __all__ = [
 
 
 _READING = ("GET", "HEAD", "OPTIONS")
+_KNOWN = frozenset({*_READING, "DELETE", "PATCH", "POST", "PUT"})  # a caller may send any other word
 
 
 class TracedRequests:
@@ -45,8 +46,8 @@ class TracedRequests:
                 status = message["status"]
             await send(message)
 
-        method = scope["method"]
-        span = self._tracer.begin(method, SpanKind.SERVER, parent, _asked(scope))
+        name = scope["method"] if scope["method"] in _KNOWN else "HTTP"
+        span = self._tracer.begin(name, SpanKind.SERVER, parent, _asked(scope))
         try:
             with self._tracer.using(span):
                 await self._app(scope, receive, noted)
@@ -54,7 +55,7 @@ class TracedRequests:
             route = self._route_of(scope)
             attributes: dict[str, str | int] = {"http.response.status_code": status}
             if route is not None:
-                span.rename(f"{method} {route}")
+                span.rename(f"{name} {route}")
                 attributes["http.route"] = route
             span.end(attributes, str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None)
 
@@ -67,7 +68,7 @@ def _caller_of(scope: "Scope") -> TraceContext | None:
 def _asked(scope: "Scope") -> Attributes:
     """Return what is known at the beginning; not the query, in which a caller may have written anything."""
     return {
-        "http.request.method": scope["method"],
+        "http.request.method": scope["method"] if scope["method"] in _KNOWN else "_OTHER",
         "url.scheme": scope["scheme"],
         "url.path": scope["path"],
     }

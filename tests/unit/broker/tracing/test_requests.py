@@ -69,3 +69,10 @@ def test_fault_is_an_error() -> None:
         served(kept, "POST", status=None)
     (span,) = kept.spans
     assert (span["is_error"], span["attributes"]["http.response.status_code"]) == (True, 500)
+
+
+def test_word_of_a_caller_that_is_no_method_names_no_span() -> None:
+    kept = KeptSpans()
+    served(kept, "M" * 5000)
+    (span,) = kept.spans
+    assert (span["name"], span["attributes"]["http.request.method"]) == ("HTTP /v1/commands/{command_id}", "_OTHER")
