@@ -51,7 +51,10 @@ class Wanted:
         self, request: Request, credential: Credential, key: str | None, action: str, target: str, body: bytes = b""
     ) -> None:
         self.credential, self.key, self.action, self.target = credential, key, action, target[:_LONGEST_TARGET]
-        whole = b"\n".join([request.method.encode(), request.url.path.encode(), body])
+        # Credentials of one name may be for other groups, and must not get one another's answers.
+        groups = credential.principal.groups
+        within = [] if groups is None else [msgspec.json.encode(sorted(groups))]
+        whole = b"\n".join([request.method.encode(), request.url.path.encode(), body, *within])
         self.hash = hashlib.sha256(whole).hexdigest()
 
 

@@ -8,7 +8,7 @@ import pytest
 from broker.app.factories import open_database
 from broker.fleet.models import Role
 from broker.ledger.ledger import Ledger
-from tests.support.api import RunningApi, running_api, with_agents
+from tests.support.api import RunningApi, assert_problem, running_api, with_agents
 from tests.support.fakes.clock import TurnedClock
 
 SEND = {"type": "restart-agent", "agents": ["web-01"]}
@@ -51,6 +51,14 @@ def test_repeat_after_the_end_of_the_api_gets_the_first_answer(ledger_url: str, 
         again = after.http.post("/v1/commands", json=SEND, headers=headers)
         assert again.content == first.content
         assert len(commands(after)) == 1
+
+
+def test_answer_is_not_for_a_credential_of_its_principal_for_other_groups(api: RunningApi) -> None:
+    asked = {"json": {"type": "restart-agent", "agents": ["db-01"]}}
+    of_fleet, of_edge = api.as_(Role.OPERATOR, name="alice"), api.as_(Role.OPERATOR, "edge", name="alice")
+    api.http.post("/v1/commands", headers=of_fleet | {"Idempotency-Key": "k"}, **asked)
+    refused = api.http.post("/v1/commands", headers=of_edge | {"Idempotency-Key": "k"}, **asked)
+    assert_problem(refused, 422, "idempotency_key_reused")
 
 
 def test_key_is_of_one_principal_and_one_request(api: RunningApi) -> None:
