@@ -40,8 +40,13 @@ class SessionStore:
         self._now = now
 
     @retry_conflicts
-    def begin(self, credential: Credential, also: Also[Credential] = nothing_else) -> str:
-        """Begin a session, and return its secret, which is not stored. Those that have ended are removed."""
+    def begin(
+        self, credential: Credential, also: Also[Credential] = nothing_else, *, instead_of: str | None = None
+    ) -> str:
+        """Begin a session, and return its secret, which is not stored. Those that have ended are removed.
+
+        The session with the secret `instead_of` ends.
+        """
         secret, now = secrets.token_urlsafe(_SECRET_BYTES), self._now()
         principal = credential.principal
         groups = None if principal.groups is None else msgspec.json.encode(sorted(principal.groups)).decode()
@@ -51,6 +56,8 @@ class SessionStore:
         row |= {"created_at": now.timestamp(), "expires_at": end.timestamp()}
         with self._transaction() as connection:
             connection.execute(PAGE_SESSIONS.delete().where(PAGE_SESSIONS.c.expires_at <= now.timestamp()))
+            if instead_of is not None:
+                connection.execute(PAGE_SESSIONS.delete().where(PAGE_SESSIONS.c.id == _hash(instead_of)))
             connection.execute(PAGE_SESSIONS.insert().values(**row))
             also(connection, credential)
         return secret

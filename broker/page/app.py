@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api.parts import ApiParts
 from broker.api.problems import STATUS_OF, problem_kind
+from broker.api.rate_limit import RateLimited
 from broker.errors import BrokerError, LedgerError
 from broker.page.assets import Assets
 from broker.page.rendering import Rendering
@@ -103,7 +104,8 @@ class OperatorsPage:
         _log.warning("page_refused", status=int(status), code=error.code, path=request.url.path, reason=detail)
         if isinstance(error, LedgerError) and status is HTTPStatus.SERVICE_UNAVAILABLE:
             detail = _LATER
-        return self._rendering.problem(request, status, detail)
+        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, RateLimited) else None
+        return self._rendering.problem(request, status, detail, headers)
 
     async def _on_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

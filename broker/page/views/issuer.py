@@ -64,7 +64,7 @@ class _Way:
         else:
             # A strict cookie is not sent where another site has led to: so the page loads the target by itself.
             response = self._pages.rendering.page(request, "again.html", target=local_path(found.target))
-            set_cookie(response, begun_session(parts, found.credential), secure=self._is_secure)
+            set_cookie(response, begun_session(parts, request, found.credential), secure=self._is_secure)
         clear_log_in(response, secure=self._is_secure)
         return response
 

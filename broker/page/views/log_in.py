@@ -11,7 +11,7 @@ from starlette.routing import Route
 from broker.access.grants import Credential, InvalidCredential
 from broker.api.parts import ApiParts
 from broker.fleet.models import Role
-from broker.page.guard import clear_cookie, is_secure, local_path, refuse_foreign, set_cookie
+from broker.page.guard import clear_cookie, is_secure, local_path, refuse_foreign, secret_in, set_cookie
 from broker.page.routing import Pages, Visit, form_of
 
 __all__ = [
@@ -36,7 +36,7 @@ def log_in_routes(pages: Pages) -> list[Route]:
             who = await run_in_threadpool(parts.access.authenticated, request, form.get("token", "").strip())
         except InvalidCredential as error:
             return log_in_page(pages, request, target, HTTPStatus.UNAUTHORIZED, problem=str(error))
-        secret = await run_in_threadpool(begun_session, parts, who)
+        secret = await run_in_threadpool(begun_session, parts, request, who)
         response = RedirectResponse(target, HTTPStatus.SEE_OTHER)
         set_cookie(response, secret, secure=is_secure(request))
         return response
@@ -72,9 +72,10 @@ def log_in_page(
     )
 
 
-def begun_session(parts: ApiParts, who: Credential) -> str:
-    """Begin a session of a principal, and return its secret."""
-    return parts.sessions.begin(who, parts.requests.logged(who, "log in", "page"))
+def begun_session(parts: ApiParts, request: Request, who: Credential) -> str:
+    """Begin a session of a principal in place of the one that the browser has, and return its secret."""
+    logged = parts.requests.logged(who, "log in", "page")
+    return parts.sessions.begin(who, logged, instead_of=secret_in(request))
 
 
 def _log_out(visit: Visit) -> Response:

@@ -74,6 +74,21 @@ def test_session_ends_with_the_log_out(api: RunningApi) -> None:
         assert api.http.get("/", headers={"Cookie": f"acm-session={secret}"}).status_code == 303
 
 
+def test_session_ends_with_the_next_log_in_of_the_browser(api: RunningApi) -> None:
+    with visitor(api, Role.VIEWER) as alice:
+        secret = alice.http.cookies["acm-session"]
+        alice.http.post("/login", data={"token": text_of(api)}, headers=origin(api))
+        assert alice.get("/").status_code == 200
+        assert api.http.get("/", headers={"Cookie": f"acm-session={secret}"}).status_code == 303
+
+
+def test_page_says_when_to_try_again(api: RunningApi) -> None:
+    with visitor(api, Role.VIEWER) as alice:
+        answers = [alice.get("/ids/x") for _ in range(230)]
+        refused = next(it for it in answers if it.status_code == 429)
+        assert refused.headers["Retry-After"] == "1"
+
+
 def test_log_in_is_in_the_audit_log(api: RunningApi) -> None:
     with visitor(api, Role.VIEWER, name="vera"):
         (entry,) = api.http.get("/v1/audit-log", headers=api.as_(Role.ADMIN)).json()["items"]
