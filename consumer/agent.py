@@ -349,8 +349,8 @@ class Agent:
         core = self._core
         last_first.enter_context(serving_metrics("metrics_listen", self.config.metrics_listen, self._metrics()))
         core.recover(self._restarted_by)
-        self._connection.start()
         _log.info("agent_started", **self._description())
+        self._connection.start()
         while not self._stopping.is_set() and self._replacement is None:
             self._service_manager.turn(ready=self._connection.connected, status=self._connection.summary)
             if self._reloading.is_set():
