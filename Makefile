@@ -35,11 +35,11 @@ test: $(VENV)/.ready ## Run all tests
 
 postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in PostgreSQL (not in CI: pgbouncer has them)
 	bash scripts/postgresql.sh
-	ACM_TEST_LEDGER=postgresql $(PYTEST) -k "not sqlite" tests/acceptance
+	ACM_TEST_LEDGER=postgresql $(PYTEST) -k "not sqlite" -m "not own_ledger" tests/acceptance
 
 pgbouncer: $(VENV)/.ready ## Run POOLED tests (acceptance, the ledger's) with the ledger in PostgreSQL behind PgBouncer
 	bash scripts/postgresql.sh
-	ACM_TEST_LEDGER=pgbouncer $(PYTEST) -k "not sqlite" $(POOLED)
+	ACM_TEST_LEDGER=pgbouncer $(PYTEST) -k "not sqlite" -m "not own_ledger" $(POOLED)
 
 untestedpaho: $(VENV)/.ready ## Run MQTT tests as with a version of paho that was not tested: packets one by one
 	sh scripts/untested_paho.sh $(VENV) build/paho

@@ -14,6 +14,8 @@ from tests.acceptance.conftest import ROOT, Program
 from tests.support.namespaces import HERE, wired_namespaces
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 URL = f"https://{HERE['4']}:8444"
 BROKER = "mqtt://127.0.0.1:1883"  # in a namespace of the test's own
 

@@ -29,6 +29,8 @@ from tests.support.makers import NOW, command, result
 from tests.support.recorded import record_feedback, record_status
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,6 +14,8 @@ from broker.contract.messages import Origin
 from broker.ledger.enqueue import CommandRequest
 from tests.support.terminal import Terminal
 
+pytestmark = pytest.mark.own_ledger
+
 PROGRAMS = Path(sys.executable).parent
 # Bash calls the function of the script as it would after a tab, with the words of the line, and prints the answers.
 BASH = """

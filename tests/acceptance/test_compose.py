@@ -19,7 +19,7 @@ from tests.acceptance.conftest import ROOT
 from tests.support.brokers import docker, docker_answers, image_lock
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.own_ledger, pytest.mark.timeout(600)]
 
 
 def compose_program() -> list[str]:

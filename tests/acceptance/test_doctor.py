@@ -17,6 +17,8 @@ from tests.support.brokers import free_port
 from tests.support.postgresql import PostgreSQL
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = 10
 

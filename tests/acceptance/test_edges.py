@@ -20,7 +20,10 @@ from tests.support.forked import Call, Ended, ForkedCommands, Stdout
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(300)  # on a machine that does much else; some 10 s for each test otherwise
+pytestmark = [
+    pytest.mark.own_ledger,
+    pytest.mark.timeout(300),  # on a machine that does much else; some 10 s for each test otherwise
+]
 ODD_LOCALE = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 NO_TEXT = "\udcff\udcfe"  # as the interpreter passes on b"\xff\xfe"
 

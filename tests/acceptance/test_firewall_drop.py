@@ -13,6 +13,8 @@ import consumer.active_response
 from tests.support.namespaces import HERE, THERE, wired_namespaces
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 SCRIPT = Path(consumer.active_response.__file__).with_name("scripts") / "firewall-drop"
 PORT = 8080
 LISTEN = f"""

@@ -17,6 +17,8 @@ from tests.support.cli import commands_of
 from tests.support.every_command import make_site
 from tests.support.forked import ForkedCommands
 
+pytestmark = pytest.mark.own_ledger
+
 DOCUMENT = ROOT / "docs" / "output-schema.json"
 
 

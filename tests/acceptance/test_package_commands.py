@@ -12,6 +12,8 @@ from scripts.release import write_program
 from tests.acceptance.conftest import ROOT
 from tests.unit.broker.release.test_minisign import make_key
 
+pytestmark = pytest.mark.own_ledger
+
 Done = subprocess.CompletedProcess[str]
 
 

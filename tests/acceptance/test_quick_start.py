@@ -18,6 +18,8 @@ from tests.acceptance.conftest import ROOT
 from tests.support.machine import Machine
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 _DONE = "acm-test-line-done"
 # The log line of each background program that the next line depends on.
 _UP = {

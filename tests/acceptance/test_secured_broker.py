@@ -15,6 +15,8 @@ from tests.acceptance.conftest import Program
 from tests.support.brokers import free_port
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

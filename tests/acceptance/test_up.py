@@ -17,6 +17,8 @@ from tests.support.brokers import ROOT
 from tests.support.machine import Machine
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.own_ledger
+
 PROGRAMS = ("broker run", "broker server", "broker enroll-server")
 
 

@@ -15,6 +15,8 @@ from tests.acceptance.conftest import ROOT
 from tests.support.recorded import record_feedback, record_status
 from tests.support.terminal import Terminal
 
+pytestmark = pytest.mark.own_ledger
+
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
