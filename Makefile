@@ -7,6 +7,8 @@ RUN = $(VENV)/bin
 PYTEST = $(RUN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 FUZZ_SECONDS ?= 600
 POOLED ?= tests/acceptance tests/unit/broker/ledger
+# Of the ledger, these use what the others use: what they test is at the agent.
+AT_AGENTS = active_response agent_status example_package replacement service_commands upgrade
 MQTT ?= tests/integration/test_mqtt.py tests/integration/test_withheld_packets.py tests/integration/test_tls.py \
 	tests/integration/test_connection_failures.py tests/integration/test_connection_problems.py \
 	tests/acceptance/test_life_of_a_command.py tests/acceptance/test_secured_broker.py
@@ -39,7 +41,8 @@ postgresql: $(VENV)/.ready ## Run the acceptance tests with the ledger in Postgr
 
 pgbouncer: $(VENV)/.ready ## Run POOLED tests (acceptance, the ledger's) with the ledger in PostgreSQL behind PgBouncer
 	bash scripts/postgresql.sh
-	ACM_TEST_LEDGER=pgbouncer $(PYTEST) -k "not sqlite" -m "not own_ledger" $(POOLED)
+	ACM_TEST_LEDGER=pgbouncer $(PYTEST) -k "not sqlite" -m "not own_ledger" \
+		$(AT_AGENTS:%=--ignore=tests/acceptance/test_%.py) $(POOLED)
 
 untestedpaho: $(VENV)/.ready ## Run MQTT tests as with a version of paho that was not tested: packets one by one
 	sh scripts/untested_paho.sh $(VENV) build/paho
