@@ -1,13 +1,8 @@
 """A row: how soon pages of the API show something with many agents, beside plain statements that read the same."""
 
-import contextlib
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -21,11 +16,9 @@ from benchmarks.measuring.ports import free_port
 from benchmarks.measuring.report import Row
 from benchmarks.page.raw import RAW_QUERIES, reading
 from benchmarks.page.staged import staged
+from benchmarks.server.api_process import api_process, log_in
 from benchmarks.server.databases import postgresql
-from benchmarks.server.site import wait_until
-from broker.access.access_tokens import AccessTokenStore
-from broker.fleet.models import Principal, Role
-from broker.ledger.ledger import Ledger
+from broker.fleet.models import Role
 from tests.support.chromium import chromium
 
 __all__ = ["pages"]
@@ -50,10 +43,17 @@ _FIRST_PAINT = """() => new Promise((found) => {
 def pages(database: str, agents: int) -> Row:
     """Measure the pages on a ledger of so many agents, in `sqlite` or `postgresql`."""
     row = Row(f"{database}: the page, with {agents:,} agents and {agents * 10:,} ended commands")
-    with _new_ledger(database) as url, staged(url, agents) as ledger, _api(url) as address:
-        cookie = _logged_in(ledger, address)
-        answers, raw = _interleaved(url, address, cookie)
-        painted = _painted(address, cookie)
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory(prefix="acm-bench-") as directory,
+        _ledger_in(Path(directory), database) as url,
+        staged(url, agents) as ledger,
+        api_process(url, port, Path(directory) / "api.log"),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+    ):
+        log_in(http, ledger, Role.ADMIN)
+        answers, raw = _interleaved(url, http)
+        painted = _painted(http)
     row.figures[f"{_LOG_IN}: first content in Chromium, ms"] = painted.pop(_LOG_IN)
     for path, first in painted.items():
         row.figures |= {
@@ -68,11 +68,11 @@ def pages(database: str, agents: int) -> Row:
     return row
 
 
-def _interleaved(url: str, address: str, cookie: str) -> tuple[Times, Times]:
+def _interleaved(url: str, http: httpx.Client) -> tuple[Times, Times]:
     """Return how long answers take, and raw queries, taken in turn."""
     answers: dict[str, list[float]] = {path: [] for path in RAW_QUERIES}
     raw: dict[str, list[float]] = {path: [] for path in RAW_QUERIES}
-    with reading(url) as read, httpx.Client(base_url=address, headers={"Cookie": cookie}, trust_env=False) as http:
+    with reading(url) as read:
         for _ in range(_ROUNDS):
             for path, queries in RAW_QUERIES.items():
                 raw[path].append(_ms(partial(list, map(read, queries))))
@@ -90,62 +90,32 @@ def _ms(do: Callable[[], object]) -> float:
     return (perf_counter() - began) * 1000
 
 
-def _painted(address: str, cookie: str) -> Times:
+def _painted(http: httpx.Client) -> Times:
     """Return when a browser that has kept nothing shows something, also of a page that needs no ledger."""
     taken: dict[str, list[float]] = {path: [] for path in (_LOG_IN, *RAW_QUERIES)}
     with chromium() as browser:
         for _ in range(_IN_BROWSER):
             for path, its in taken.items():
-                its.append(_first_paint(browser, address + path, cookie))
+                its.append(_first_paint(browser, http, path))
     return _medians(taken)
 
 
-def _first_paint(browser: Browser, url: str, cookie: str) -> float:
-    name, _, value = cookie.partition("=")
-    context = browser.new_context()
+def _first_paint(browser: Browser, http: httpx.Client, path: str) -> float:
+    address = str(http.base_url)
+    context = browser.new_context(base_url=address)
     try:
-        context.add_cookies([{"name": name, "value": value, "url": url}])
+        context.add_cookies([{"name": name, "value": value, "url": address} for name, value in http.cookies.items()])
         page = context.new_page()
-        page.goto(url)
+        page.goto(path)
         return float(page.evaluate(_FIRST_PAINT))
     finally:
         context.close()
 
 
-def _logged_in(ledger: Ledger, address: str) -> str:
-    """Return the cookie of a session."""
-    tokens = AccessTokenStore(ledger.database, now=ledger.now)
-    _, token = tokens.add(Principal("bench", Role.ADMIN), timedelta(days=1), "bench")
-    form = {"token": token, "next": "/"}
-    answer = httpx.post(f"{address}/login", data=form, headers={"Origin": address}, trust_env=False)
-    ((name, value),) = answer.cookies.items()
-    return f"{name}={value}"
-
-
 @contextmanager
-def _new_ledger(database: str) -> Iterator[str]:
+def _ledger_in(directory: Path, database: str) -> Iterator[str]:
     if database == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="acm-bench-") as directory:
-            yield f"sqlite:///{directory}/ledger.db"
+        yield f"sqlite:///{directory}/ledger.db"
         return
     with postgresql() as instance:
         yield instance.new_database()
-
-
-@contextmanager
-def _api(url: str) -> Iterator[str]:
-    """Run `acm api` on a ledger, and yield its address."""
-    port = free_port()
-    argv = [str(Path(sys.executable).with_name("acm")), "api", "--listen", f"127.0.0.1:{port}", "--ledger", url]
-    with tempfile.TemporaryFile() as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
-        try:
-            wait_until(lambda: _listens(port), "the API to listen")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False

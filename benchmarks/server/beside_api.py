@@ -94,7 +94,7 @@ def _clients(place: Site, served: _Served) -> Iterator[None]:
         setting = {"host": "127.0.0.1", "port": port, "tokens": texts, "agents": agents}
         file = place.directory / "clients.json"
         file.write_text(json.dumps(setting))
-        with api_process(place, port) as api, _client_process(file) as clients:
+        with api_process(place.url, port, place.directory / "api.log") as api, _client_process(file) as clients:
             assert clients.stdout
             assert json.loads(clients.stdout.readline())["following"] == _CLIENTS
             start, before_s = ledger.events.end(), cpu_s(api.pid)

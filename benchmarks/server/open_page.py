@@ -3,16 +3,14 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 import httpx
 
 from benchmarks.measuring.ports import free_port
-from benchmarks.server.api_process import api_process
+from benchmarks.server.api_process import api_process, log_in
 from benchmarks.server.site import Site
-from broker.access.access_tokens import AccessTokenStore
-from broker.fleet.models import Principal, Role
+from broker.fleet.models import Role
 
 __all__ = ["open_page"]
 
@@ -23,14 +21,12 @@ _TIMEOUT_S = 30.0
 @contextmanager
 def open_page(place: Site, looks: list[int]) -> Iterator[None]:
     """Keep the page of the fleet open meanwhile, and count in the last of `looks` how often it was loaded again."""
-    with place.ledger() as ledger:
-        tokens = AccessTokenStore(ledger.database, now=lambda: datetime.now(UTC))
-        _, token = tokens.add(Principal("bench", Role.VIEWER), timedelta(days=1), "bench")
-    url = f"http://127.0.0.1:{free_port()}"
-    with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as browser:
-        with api_process(place, httpx.URL(url).port or 0):
-            entered = browser.post("/login", data={"token": token}, headers={"Origin": url}, follow_redirects=True)
-            entered.raise_for_status()
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=address, timeout=_TIMEOUT_S, trust_env=False) as browser:
+        with api_process(place.url, port, place.directory / "api.log"):
+            with place.ledger() as ledger:
+                log_in(browser, ledger, Role.VIEWER)
             thread = threading.Thread(target=_follow, args=(browser, looks))
             thread.start()
             yield
