@@ -35,9 +35,9 @@ from broker.api.event_stream import EventStreams
 from broker.api.installation import ApiInstallation
 from broker.api.lists import refuse_unclear
 from broker.api.parts import ApiParts
-from broker.api.problems import STATUS_OF, problem_kind, problem_response
+from broker.api.problems import problem_response, refusal_of
 from broker.api.pulse import Pulse
-from broker.api.rate_limit import DEFAULT_RATE, Rate, RateLimit, RateLimited
+from broker.api.rate_limit import DEFAULT_RATE, Rate, RateLimit
 from broker.api.routes.access_tokens import access_tokens_router
 from broker.api.routes.agents import agents_router
 from broker.api.routes.audits import audits_router
@@ -55,7 +55,7 @@ from broker.api.routes.principals import principals_router
 from broker.api.routes.reports import reports_router
 from broker.api.routes.search import search_router
 from broker.enrolment.ledger_metrics import of_ledger
-from broker.errors import BrokerError, LedgerError
+from broker.errors import BrokerError
 from broker.ledger.ledger import Ledger
 from broker.ledger.readiness import LedgerReadiness
 from broker.metrics.exposition import Exposition
@@ -71,7 +71,6 @@ __all__ = [
 
 _log = structlog.get_logger("acm.api")
 _REFUSALS = Rate(burst=20, per_second=1.0)
-_LATER = "The ledger cannot be used now: try again later. The log of the API has the reason."
 _DESCRIPTION = (
     "Send commands to a fleet of agents, and know the outcome of each. Every failure is a problem (RFC 9457) with a "
     "stable `code`. docs/api.md describes roles, pages, idempotency and problems."
@@ -190,22 +189,18 @@ def _complete_document(app: FastAPI, shapes: Shapes) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BrokerError)
-    kind, detail = problem_kind(error), str(error)
-    status = STATUS_OF[kind]
-    is_of_ledger = isinstance(error, LedgerError) and status == HTTPStatus.SERVICE_UNAVAILABLE
-    response = problem_response(status, error.code, _LATER if is_of_ledger else detail, kind=kind)
+    refusal = refusal_of(error)
+    response = problem_response(refusal.status, error.code, refusal.detail, refusal.headers, kind=refusal.kind)
     _log.warning(
         "request_refused",
-        status=int(status),
+        status=int(refusal.status),
         code=error.code,
         method=request.method,
         path=request.url.path,
         address=request.client.host if request.client else "",
-        reason=detail,
+        reason=str(error),
     )
-    if isinstance(error, RateLimited):
-        response.headers["Retry-After"] = str(error.retry_after_s)
-    if status == HTTPStatus.UNAUTHORIZED:
+    if refusal.status is HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
 

@@ -9,16 +9,22 @@ from typing import Annotated
 import msgspec
 from starlette.responses import Response
 
-from broker.errors import BrokerError, CodedError
+from broker.api.rate_limit import RateLimited
+from broker.errors import BrokerError, CodedError, LedgerError
 
 __all__ = [
     "STATUS_OF",
     "Forbidden",
     "InvalidRequest",
     "ProblemDetails",
+    "RefusedRequest",
     "problem_kind",
     "problem_response",
+    "refusal_of",
 ]
+
+
+_LATER = "The ledger cannot be used now: try again later. The log of the API has the reason."
 
 
 class InvalidRequest(BrokerError):
@@ -96,6 +102,25 @@ def problem_kind(error: CodedError) -> str:
     """Return the code of an error's class, or of its nearest base class, that has a status."""
     codes = (vars(cls).get("code") for cls in type(error).__mro__)
     return next((code for code in codes if code and code in STATUS_OF), "broker_error")
+
+
+@dataclass(frozen=True)
+class RefusedRequest:
+    """How a request that an error has ended is answered: the status, its class, a sentence for the caller, headers."""
+
+    status: HTTPStatus
+    kind: str
+    detail: str
+    headers: Mapping[str, str]
+
+
+def refusal_of(error: BrokerError) -> RefusedRequest:
+    """Return how an error is answered. What keeps the ledger from being used is for the log alone."""
+    kind = problem_kind(error)
+    status = STATUS_OF[kind]
+    is_of_ledger = isinstance(error, LedgerError) and status is HTTPStatus.SERVICE_UNAVAILABLE
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, RateLimited) else {}
+    return RefusedRequest(status, kind, _LATER if is_of_ledger else str(error), headers)
 
 
 def problem_response(

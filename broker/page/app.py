@@ -13,9 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.api.parts import ApiParts
-from broker.api.problems import STATUS_OF, problem_kind
-from broker.api.rate_limit import RateLimited
-from broker.errors import BrokerError, LedgerError
+from broker.api.problems import refusal_of
+from broker.errors import BrokerError
 from broker.page.assets import Assets
 from broker.page.rendering import Rendering
 from broker.page.routing import Pages
@@ -39,7 +38,6 @@ __all__ = [
 
 
 _log = structlog.get_logger("acm.page")
-_LATER = "The ledger cannot be used now: try again later. The log of the API has the reason."
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -100,12 +98,9 @@ class OperatorsPage:
 
     async def _on_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, BrokerError)
-        status, detail = STATUS_OF[problem_kind(error)], str(error)
-        _log.warning("page_refused", status=int(status), code=error.code, path=request.url.path, reason=detail)
-        if isinstance(error, LedgerError) and status is HTTPStatus.SERVICE_UNAVAILABLE:
-            detail = _LATER
-        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, RateLimited) else None
-        return self._rendering.problem(request, status, detail, headers)
+        refusal, reason = refusal_of(error), str(error)
+        _log.warning("page_refused", status=int(refusal.status), code=error.code, path=request.url.path, reason=reason)
+        return self._rendering.problem(request, refusal.status, refusal.detail, refusal.headers)
 
     async def _on_http_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
